@@ -1,0 +1,109 @@
+#include "backends/cpu/weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "core/base/check.h"
+#include "core/base/checked.h"
+#include "core/base/error.h"
+#include "core/base/quant_types.h"
+
+namespace infer::cpu {
+namespace {
+
+constexpr int64_t kPackRows = 64;  // outputs a packing task takes at least
+
+std::set<graph::WeightId> matrices_of(const graph::Graph& g, const graph::StagePlan& plan) {
+  std::set<graph::WeightId> ids;
+  for (int i = plan.op_begin; i < plan.op_end; ++i) {
+    const graph::Op& op = g.ops[static_cast<size_t>(i)];
+    if (op.kind != graph::OpKind::kLinearGroup) continue;
+    for (const graph::LinearItem& item : op.as<graph::LinearAttrs>().items) ids.insert(item.weight);
+  }
+  return ids;
+}
+
+/// Everything else but embedding tables, which stay in the file.
+std::set<graph::WeightId> vectors_of(const graph::Graph& g, const graph::StagePlan& plan) {
+  std::set<graph::WeightId> ids;
+  for (int i = plan.op_begin; i < plan.op_end; ++i) {
+    const graph::Op& op = g.ops[static_cast<size_t>(i)];
+    if (op.kind == graph::OpKind::kEmbed) continue;
+    if (op.kind == graph::OpKind::kLinearGroup) {
+      for (const graph::LinearItem& item : op.as<graph::LinearAttrs>().items) {
+        if (item.bias != graph::kNoWeight) ids.insert(item.bias);
+      }
+    } else {
+      for_each_weight(op, [&](graph::WeightId id) { ids.insert(id); });
+    }
+  }
+  return ids;
+}
+
+}  // namespace
+
+const kern::LinearKernel* linear_kernel(const kern::CpuKernels& kernels, DType type, bool precise) {
+  const auto mode = static_cast<size_t>(precise ? kern::ActMode::kPrecise : kern::ActMode::kFast);
+  const kern::LinearKernel& k = kernels.linear[mode][static_cast<size_t>(type)];
+  return k.run != nullptr ? &k : nullptr;
+}
+
+Result<void> StageWeights::add_matrix(const graph::Graph& graph, graph::WeightId id,
+                                      const runtime::CompileOptions& options, Device& device) {
+  const graph::Weight& w = graph.weights[static_cast<size_t>(id)];
+  const kern::LinearKernel* kernel = linear_kernel(device.kernels(), w.view.type, options.precise);
+  INFER_CHECK(kernel != nullptr, "supports() let '{}' pass", w.name);
+  PackedMatrix m{kernel, w.view.data, w.n(), w.k()};
+  if (kernel->file_layout) {
+    mapped_bytes_ += w.view.n_bytes;
+  } else {
+    const int64_t n_bytes = kernel->packed_bytes(m.n, m.k);
+    INFER_ASSIGN(Buffer buffer, Buffer::allocate(n_bytes, w.name.c_str()));
+    const int64_t rows = align_up(kPackRows, kernel->n_align);
+    device.pool(2).for_each(ceil_div(m.n, rows), [&](int64_t task, int) {
+      kernel->pack(w.view.data, m.n, m.k, task * rows, std::min(m.n, (task + 1) * rows), buffer.data());
+    });
+    m.data = buffer.data();
+    own_bytes_ += n_bytes;
+    buffers_.push_back(std::move(buffer));
+    if (options.weight_copied) options.weight_copied(id);
+  }
+  matrices_.emplace(id, m);
+  return {};
+}
+
+Result<void> StageWeights::add_vector(const graph::Graph& graph, graph::WeightId id, const kern::CpuKernels& kernels) {
+  const graph::Weight& w = graph.weights[static_cast<size_t>(id)];
+  const auto decode = kernels.decode_row[static_cast<size_t>(w.view.type)];
+  INFER_CHECK(decode != nullptr, "supports() let '{}' pass", w.name);
+  std::vector<float> values(static_cast<size_t>(w.view.n_elem()));
+  decode(w.view.data, w.view.n_elem(), values.data());
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) {
+      return make_error(ErrorCode::kCorrupt, "tensor '{}'[{}] = {}: not a finite number", w.name, i, values[i]);
+    }
+  }
+  own_bytes_ += static_cast<int64_t>(values.size() * sizeof(float));
+  vectors_.emplace(id, std::move(values));
+  return {};
+}
+
+Result<StageWeights> StageWeights::load(const graph::Graph& graph, const graph::StagePlan& plan,
+                                        const runtime::CompileOptions& options, Device& device) {
+  StageWeights weights;
+  const auto vectors = vectors_of(graph, plan);
+  const auto matrices = matrices_of(graph, plan);
+  int64_t all = 0;
+  int64_t done = 0;
+  for (graph::WeightId id : matrices) all += graph.weights[static_cast<size_t>(id)].view.n_bytes;
+  for (graph::WeightId id : vectors) INFER_TRY(weights.add_vector(graph, id, device.kernels()));
+  for (graph::WeightId id : matrices) {
+    INFER_TRY(weights.add_matrix(graph, id, options, device));
+    done += graph.weights[static_cast<size_t>(id)].view.n_bytes;
+    if (options.progress) options.progress(done, all);
+  }
+  return weights;
+}
+
+}  // namespace infer::cpu

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <functional>
+#include <unordered_map>
+#include <vector>
+
+#include "backends/cpu/buffer.h"
+#include "backends/cpu/device.h"
+#include "core/graph/graph.h"
+#include "core/graph/planner.h"
+#include "core/runtime/backend.h"
+
+namespace infer::cpu {
+
+/// A matrix as its kernel wants it.
+struct PackedMatrix {
+  const kern::LinearKernel* kernel = nullptr;
+  const std::byte* data = nullptr;
+  int64_t n = 0, k = 0;
+};
+
+/// The weights of one stage: matrices packed for the kernels (or used from the mapped file where the layouts agree),
+/// vectors widened to f32, embedding tables as they are in the file.
+class StageWeights {
+ public:
+  static Result<StageWeights> load(const graph::Graph& graph, const graph::StagePlan& plan,
+                                   const runtime::CompileOptions& options, Device& device);
+
+  const PackedMatrix& matrix(graph::WeightId id) const { return matrices_.at(id); }
+  /// nullptr for kNoWeight.
+  const float* vector(graph::WeightId id) const { return id == graph::kNoWeight ? nullptr : vectors_.at(id).data(); }
+
+  int64_t own_bytes() const { return own_bytes_; }
+  int64_t mapped_bytes() const { return mapped_bytes_; }
+
+ private:
+  Result<void> add_matrix(const graph::Graph& graph, graph::WeightId id, const runtime::CompileOptions& options,
+                          Device& device);
+  Result<void> add_vector(const graph::Graph& graph, graph::WeightId id, const kern::CpuKernels& kernels);
+
+  std::unordered_map<graph::WeightId, PackedMatrix> matrices_;
+  std::unordered_map<graph::WeightId, std::vector<float>> vectors_;
+  std::vector<Buffer> buffers_;
+  int64_t own_bytes_ = 0, mapped_bytes_ = 0;
+};
+
+/// The kernel for a matrix of `type`; nullptr when it cannot be computed.
+const kern::LinearKernel* linear_kernel(const kern::CpuKernels& kernels, DType type, bool precise);
+
+}  // namespace infer::cpu

@@ -1,0 +1,159 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/dtype.h"
+#include "core/base/mat_view.h"
+#include "core/base/result.h"
+#include "core/text/sampler.h"
+#include "core/text/tokenizer.h"
+
+/// The public API and the only door to a model: the CLI, the server, perplexity and infer-bench are clients of it.
+///
+///   INFER_ASSIGN(auto engine, Engine::create(std::move(model), options, backends));
+///   Request request{.prompt = ids, .max_tokens = 64};
+///   INFER_ASSIGN(Completion done, engine->generate(std::move(request)));
+namespace infer {
+
+namespace model {
+class Model;
+}
+namespace runtime {
+class Backend;
+}
+
+using TokenId = text::TokenId;
+
+/// Half-layers [.., half_end) of what the stages before left go to backends[backend].
+struct StageSpec {
+  int backend = 0;
+  int half_end = 0;
+};
+
+struct EngineOptions {
+  int64_t n_ctx = 4096;            ///< tokens one sequence may have, prompt included; 0: the model's limit
+  int64_t n_batch = 512;           ///< tokens a step may have
+  int max_seqs = 8;                ///< sequences computed at the same time
+  int64_t kv_mem_bytes = 0;        ///< limit of the cache pools; 0: max_seqs * n_ctx tokens
+  DType type_k = DType::kF16;      ///< f16 or f32
+  DType type_v = DType::kF16;
+  bool precise = false;            ///< f32 activations and K/V
+  bool unfused = false;            ///< reference composition instead of fused ops
+  bool prefix_cache = true;
+  std::vector<StageSpec> stages;   ///< empty: everything on backends[0]
+  /// No thread of its own: the caller drives the engine with run_step() (tests).
+  bool manual = false;
+  std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
+};
+
+enum class StopReason : uint8_t { kNone, kEos, kStop, kLength, kCancelled, kDeadline, kError };
+std::string_view name_of(StopReason reason);  ///< "eos", "stop", "length", "cancelled", ...
+
+struct TokenLogprob {
+  TokenId id = 0;
+  float logprob = 0.0f;  ///< natural log
+};
+using TopLogprobs = std::vector<TokenLogprob>;  ///< best first; ties by lower id
+
+/// log p(token | prompt[0..pos]) is asked for: the row at prompt position `pos` predicts position pos + 1.
+struct LogprobTarget {
+  int32_t pos = 0;
+  TokenId token = 0;
+};
+
+/// Receives logits of prompt rows [logits_from, prompt.size()) in order, on the engine's thread.
+using LogitsCallback = std::function<void(int32_t pos, std::span<const float> logits)>;
+
+using RequestId = uint64_t;
+
+/// One piece of news about a request; spans and views are valid during the callback only.
+struct Event {
+  RequestId request = 0;
+  int sample = 0;                      ///< which of n_samples
+  enum class Kind : uint8_t { kToken, kDone } kind = Kind::kToken;
+  TokenId token = -1;                  ///< kToken
+  std::string_view text;               ///< complete characters only; may be empty, and not empty with kDone
+  std::span<const TokenLogprob> logprobs;
+  StopReason stop_reason = StopReason::kNone;   ///< kDone
+  const Error* error = nullptr;        ///< kDone with kError
+};
+using EventCallback = std::function<void(const Event&)>;
+
+struct Request {
+  std::vector<TokenId> prompt;         ///< not empty, ids < n_vocab
+  int64_t max_tokens = -1;             ///< -1: until the context is full; 0: the prompt is only evaluated
+  text::SamplingParams sampling;
+  std::vector<std::string> stop;       ///< strings that end the text and are not part of it
+  bool ignore_eos = false;
+  int n_samples = 1;                   ///< continuations of one prompt; sample i uses seed + i and shares the prompt's blocks
+  int n_logprobs = 0;                  ///< top-N of each generated token
+  int n_prompt_logprobs = 0;           ///< top-N at each prompt position
+  std::vector<LogprobTarget> targets;  ///< sorted by pos
+  LogitsCallback on_logits;
+  int32_t logits_from = 0;
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+  EventCallback on_event;              ///< called on the engine's thread; must not throw or block for long
+};
+
+struct Timings {
+  int64_t prompt_tok = 0, cached_tok = 0, predicted_tok = 0;
+  double queue_us = 0, prompt_us = 0, predicted_us = 0;
+};
+
+struct Completion {
+  std::vector<TokenId> ids;            ///< without the end-of-generation id
+  std::string text;
+  std::vector<TopLogprobs> logprobs;
+  StopReason stop_reason = StopReason::kNone;
+};
+
+struct Response {
+  std::vector<Completion> samples;     ///< n_samples of them
+  std::vector<TopLogprobs> prompt_logprobs;
+  std::vector<float> target_logprobs;  ///< in the order of Request::targets
+  Timings timings;
+};
+
+struct EngineStats {
+  int64_t n_step = 0, n_row = 0, n_preempted = 0;
+  std::vector<int64_t> blocks_total, blocks_free;   ///< per cache group; cached prefix blocks count as free
+};
+
+/// Threads: every method may be called from any thread (except run_step: one thread at a time).
+class Engine {
+ public:
+  /// `backends` must outlive the engine.
+  static Result<std::unique_ptr<Engine>> create(std::shared_ptr<const model::Model> model, const EngineOptions& options,
+                                                std::span<runtime::Backend* const> backends);
+  virtual ~Engine() = default;
+
+  /// Queues a request. Errors: kInvalidArgument for one that can never fit (named numbers).
+  virtual Result<RequestId> submit(Request request) = 0;
+  /// Asks a request to end; its kDone event follows with kCancelled. Unknown or finished ids are ignored. Signal-unsafe.
+  virtual void cancel(RequestId id) = 0;
+  /// Waits for a request and takes its response; the error of a failed one. Once per id.
+  virtual Result<Response> wait(RequestId id) = 0;
+  Result<Response> generate(Request request);
+
+  /// Manual mode: computes one step; false when there is nothing to do.
+  virtual Result<bool> run_step() = 0;
+
+  virtual const model::Model& model() const = 0;
+  virtual const text::Tokenizer& tokenizer() const = 0;
+  virtual EngineStats stats() const = 0;
+  virtual int64_t n_ctx() const = 0;
+  /// Op, shapes, types, bytes, where it runs: one line an op.
+  virtual std::string dump_plan() const = 0;
+  /// One line: model, type, backend, threads, memory.
+  virtual std::string summary() const = 0;
+};
+
+}  // namespace infer

@@ -1,0 +1,151 @@
+#include "core/engine_request.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/base/error.h"
+
+namespace infer::internal {
+namespace {
+
+constexpr int kMaxSamples = 1024;
+constexpr int64_t kTextBytesPerToken = 8;        ///< room kept for the text, a bit more than tokens take
+constexpr int64_t kMaxLogprobsKept = 1 << 18;    ///< room kept for log-probabilities; beyond that they may allocate
+
+template <class... Args>
+Error invalid(fmt::format_string<Args...> format, Args&&... args) {
+  return make_error(ErrorCode::kInvalidArgument, format, std::forward<Args>(args)...);
+}
+
+Result<void> validate_prompt(const Request& r, const RequestLimits& limits) {
+  if (r.prompt.empty()) return invalid("prompt is empty");
+  for (size_t i = 0; i < r.prompt.size(); ++i) {
+    if (r.prompt[i] < 0 || r.prompt[i] >= limits.n_vocab)
+      return invalid("prompt[{}] = {} is not in a vocabulary of {} tokens", i, r.prompt[i],
+                     limits.n_vocab);
+  }
+  if (r.max_tokens < -1) return invalid("max_tokens = {} is below -1", r.max_tokens);
+  const int64_t need = static_cast<int64_t>(r.prompt.size()) + (r.max_tokens == 0 ? 0 : 1);
+  if (need > limits.n_ctx)
+    return invalid("prompt of {} tokens needs a context of {}, but a sequence can have {}",
+                   r.prompt.size(), need, limits.n_ctx);
+  return {};
+}
+
+Result<void> validate_outputs(const Request& r, const RequestLimits& limits) {
+  const auto n_prompt = static_cast<int64_t>(r.prompt.size());
+  for (const auto& [name, n] : {std::pair{"n_logprobs", r.n_logprobs},
+                                std::pair{"n_prompt_logprobs", r.n_prompt_logprobs}}) {
+    if (n < 0 || n > limits.n_vocab)
+      return invalid("{} = {} is not in 0..{}", name, n, limits.n_vocab);
+  }
+  for (size_t i = 0; i < r.targets.size(); ++i) {
+    const LogprobTarget& t = r.targets[i];
+    if (t.pos < 0 || t.pos >= n_prompt)
+      return invalid("targets[{}].pos = {} is not in a prompt of {} tokens", i, t.pos, n_prompt);
+    if (t.token < 0 || t.token >= limits.n_vocab)
+      return invalid("targets[{}].token = {} is not in a vocabulary of {} tokens", i, t.token,
+                     limits.n_vocab);
+    if (i > 0 && t.pos < r.targets[i - 1].pos)
+      return invalid("targets[{}].pos = {} comes after pos {}", i, t.pos, r.targets[i - 1].pos);
+  }
+  if (r.logits_from < 0 || r.logits_from > n_prompt)
+    return invalid("logits_from = {} is not in 0..{}", r.logits_from, n_prompt);
+  return {};
+}
+
+void set_wanted_rows(Sample& leader, const Request& r) {
+  if (r.on_logits) leader.want_from = r.logits_from;
+  if (r.n_prompt_logprobs > 0) leader.want_from = 0;
+  for (const LogprobTarget& t : r.targets) {
+    if (t.pos < leader.want_from && (leader.want_rows.empty() || leader.want_rows.back() != t.pos))
+      leader.want_rows.push_back(t.pos);
+  }
+}
+
+std::unique_ptr<Sample> make_sample(RequestState& state, int index, const RequestLimits& limits,
+                                    const Vocabulary& vocabulary) {
+  const Request& r = state.request;
+  auto s = std::make_unique<Sample>(r.stop);
+  s->request = state.id;
+  s->sample = index;
+  s->state = &state;
+  s->tokens.reserve(r.prompt.size() + static_cast<size_t>(state.n_new));
+  s->tokens.assign(r.prompt.begin(), r.prompt.end());
+  s->n_prompt = static_cast<int64_t>(r.prompt.size());
+  s->want_last = state.n_new > 0;
+  if (r.sampling.temp > 0.0f) {
+    text::SamplingParams params = r.sampling;
+    params.seed += static_cast<uint64_t>(index);
+    s->sampler.emplace(params, limits.n_vocab);
+  }
+  s->decoder = vocabulary.make_decoder();
+  const auto n = static_cast<size_t>(state.n_new);
+  s->out.ids.reserve(n);
+  s->out.text.reserve(static_cast<size_t>(state.n_new * kTextBytesPerToken));
+  if (!r.stop.empty()) s->text_begin.reserve(n);
+  if (r.n_logprobs > 0) {
+    s->logprobs_end.reserve(n);
+    s->logprobs.reserve(
+        static_cast<size_t>(std::min(state.n_new * r.n_logprobs, kMaxLogprobsKept)));
+  }
+  return s;
+}
+
+}  // namespace
+
+Result<void> validate(const Request& r, const RequestLimits& limits) {
+  INFER_TRY(validate_prompt(r, limits));
+  INFER_TRY(text::validate(r.sampling));
+  INFER_TRY(validate_outputs(r, limits));
+  if (r.n_samples < 1 || r.n_samples > kMaxSamples)
+    return invalid("n_samples = {} is not in 1..{}", r.n_samples, kMaxSamples);
+  for (size_t i = 0; i < r.stop.size(); ++i) {
+    if (r.stop[i].empty()) return invalid("stop[{}] is empty", i);
+  }
+  return {};
+}
+
+std::unique_ptr<RequestState> make_state(RequestId id, Request request, const RequestLimits& limits,
+                                         const Vocabulary& vocabulary) {
+  auto state = std::make_unique<RequestState>();
+  state->id = id;
+  state->request = std::move(request);
+  state->submitted = Clock::now();
+  const Request& r = state->request;
+  const int64_t n_room = limits.n_ctx - static_cast<int64_t>(r.prompt.size());
+  state->n_new = r.max_tokens < 0 ? n_room : std::min(r.max_tokens, n_room);
+  for (int i = 0; i < r.n_samples; ++i)
+    state->samples.push_back(make_sample(*state, i, limits, vocabulary));
+  state->n_open = state->samples.size();
+  set_wanted_rows(state->leader(), r);
+  if (r.n_prompt_logprobs > 0) state->response.prompt_logprobs.reserve(r.prompt.size());
+  state->response.target_logprobs.reserve(r.targets.size());
+  state->response.timings.prompt_tok = static_cast<int64_t>(r.prompt.size());
+  return state;
+}
+
+void complete(RequestState& state) {
+  const auto us = [](Clock::duration d) {
+    return std::chrono::duration<double, std::micro>(d).count();
+  };
+  const Clock::time_point now = Clock::now();
+  Timings& t = state.response.timings;
+  const Clock::time_point started = state.is_started ? state.started : now;
+  const Clock::time_point prompt_done = state.forked ? state.prompt_done : now;
+  t.queue_us = us(started - state.submitted);
+  t.prompt_us = us(prompt_done - started);
+  t.predicted_us = us(now - prompt_done);
+  for (const std::unique_ptr<Sample>& s : state.samples) {
+    t.predicted_tok += static_cast<int64_t>(s->tokens.size()) - s->n_prompt;
+    size_t begin = 0;
+    for (size_t i = 0; i < s->out.ids.size() && i < s->logprobs_end.size(); ++i) {
+      const TokenLogprob* all = s->logprobs.data();
+      s->out.logprobs.emplace_back(all + begin, all + s->logprobs_end[i]);
+      begin = s->logprobs_end[i];
+    }
+    state.response.samples.push_back(std::move(s->out));
+  }
+}
+
+}  // namespace infer::internal

@@ -1,0 +1,87 @@
+#include "core/engine_sink.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/base/check.h"
+
+namespace infer::internal {
+namespace {
+
+float logprob(float logit, const runtime::LogitStats& stats) {
+  return static_cast<float>(static_cast<double>(logit) - stats.max - std::log(stats.sum_exp));
+}
+
+}  // namespace
+
+StepSink::StepSink(int32_t n_vocab, std::span<const TokenId> eog_ids) : eog_ids_(eog_ids) {
+  masked_.reserve(static_cast<size_t>(n_vocab));
+}
+
+void StepSink::begin(std::span<const runtime::ScheduledRows> parts) {
+  parts_ = parts;
+  at_ = 0;
+}
+
+void StepSink::on_logits(const runtime::LogitTile& tile) {
+  for (size_t i = 0; i < tile.rows.size(); ++i)
+    on_row(tile.rows[i], tile.logits.row(static_cast<int64_t>(i)), tile.stats[i]);
+}
+
+void StepSink::on_row(int32_t row, Row logits, const runtime::LogitStats& stats) {
+  while (at_ < parts_.size() && row >= parts_[at_].row + parts_[at_].n_row) ++at_;
+  INFER_CHECK(at_ < parts_.size() && row >= parts_[at_].row, "logits of row {} are not of this step",
+              row);
+  const runtime::ScheduledRows& part = parts_[at_];
+  auto& sample = static_cast<Sample&>(*part.sequence);
+  RequestState& state = *sample.state;
+  const int64_t pos = part.begin + (row - part.row);
+  if (sample.wants_prompt_row(pos)) deliver_prompt_row(state, pos, logits, stats);
+  if (!sample.want_last || pos + 1 != static_cast<int64_t>(sample.tokens.size())) return;
+  if (state.forked) return draw(sample, logits, stats);
+  for (const std::unique_ptr<Sample>& each : state.samples) draw(*each, logits, stats);
+}
+
+void StepSink::deliver_prompt_row(RequestState& state, int64_t pos, Row logits,
+                                  const runtime::LogitStats& stats) {
+  const Request& r = state.request;
+  if (r.n_prompt_logprobs > 0) {
+    text::select_top(logits, static_cast<size_t>(r.n_prompt_logprobs), best_);
+    TopLogprobs& top = state.response.prompt_logprobs.emplace_back();
+    top.reserve(best_.size());
+    for (const text::Candidate& c : best_) top.push_back({c.id, logprob(c.logit, stats)});
+  }
+  for (; state.next_target < r.targets.size() && r.targets[state.next_target].pos == pos;
+       ++state.next_target) {
+    const auto token = static_cast<size_t>(r.targets[state.next_target].token);
+    state.response.target_logprobs.push_back(logprob(logits[token], stats));
+  }
+  if (r.on_logits && pos >= r.logits_from) r.on_logits(static_cast<int32_t>(pos), logits);
+}
+
+void StepSink::draw(Sample& sample, Row logits, const runtime::LogitStats& stats) {
+  const Request& r = sample.state->request;
+  const uint64_t position = sample.tokens.size();
+  if (r.ignore_eos) {
+    sample.drawn = draw_without_eog(sample, logits, position);
+  } else {
+    sample.drawn = sample.sampler
+                       ? sample.sampler->sample(logits, stats.max, stats.argmax, position)
+                       : stats.argmax;
+  }
+  if (r.n_logprobs == 0) return;
+  text::select_top(logits, static_cast<size_t>(r.n_logprobs), best_);
+  for (const text::Candidate& c : best_)
+    sample.logprobs.push_back({c.id, logprob(c.logit, stats)});
+  sample.logprobs_end.push_back(sample.logprobs.size());
+}
+
+TokenId StepSink::draw_without_eog(Sample& sample, Row logits, uint64_t position) {
+  masked_.assign(logits.begin(), logits.end());
+  for (TokenId id : eog_ids_) masked_[static_cast<size_t>(id)] = -INFINITY;
+  const auto best = std::max_element(masked_.begin(), masked_.end());  // the first among equals
+  const auto argmax = static_cast<TokenId>(best - masked_.begin());
+  return sample.sampler ? sample.sampler->sample(masked_, *best, argmax, position) : argmax;
+}
+
+}  // namespace infer::internal

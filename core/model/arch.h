@@ -1,0 +1,39 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/graph/builder.h"
+#include "core/model/hparams.h"
+#include "gguf/reader.h"
+
+namespace infer::model {
+
+/// One tensor an architecture wants: name, shape in GGUF's order (k first), required or optional.
+struct TensorSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+  bool required = true;
+};
+
+struct BuildOptions {
+  bool unfused = false;   ///< reference composition, the oracle of the fused ops
+};
+
+/// Everything the project knows of one architecture. Adding one: a file in archs/ and a line in registry.cpp.
+struct ArchDef {
+  std::string_view name;   ///< general.architecture
+  Result<Hparams> (*read_hparams)(const gguf::Reader& file) = nullptr;
+  /// The tensors with their shapes; all are checked before anything is computed.
+  std::vector<TensorSpec> (*tensors)(const Hparams& hp) = nullptr;
+  /// Emits the graph. Weights are found by name (checked before, so it cannot fail).
+  void (*build)(graph::Builder& g, const Hparams& hp) = nullptr;
+};
+
+std::span<const ArchDef* const> arch_registry();
+const ArchDef* find_arch(std::string_view name);
+
+}  // namespace infer::model

@@ -1,0 +1,110 @@
+#include "core/model/model.h"
+
+#include <algorithm>
+#include <map>
+#include <unordered_map>
+
+#include "core/base/error.h"
+#include "core/base/quant_types.h"
+
+namespace infer::model {
+namespace {
+
+std::string shape_text(std::span<const int64_t> shape) {
+  std::string text;
+  for (int64_t d : shape) text += (text.empty() ? "" : ", ") + std::to_string(d);
+  return "[" + text + "]";
+}
+
+bool same_shape(const TensorView& view, const std::vector<int64_t>& want) {
+  for (size_t i = 0; i < view.ne.size(); ++i) {
+    if (view.ne[i] != (i < want.size() ? want[i] : 1)) return false;
+  }
+  return true;
+}
+
+Result<void> check_tensors(const gguf::Reader& file, const std::vector<TensorSpec>& specs) {
+  for (const TensorSpec& spec : specs) {
+    const gguf::TensorInfo* t = file.find_tensor(spec.name);
+    if (t == nullptr) {
+      if (!spec.required) continue;
+      return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' {} is missing", file.path(), spec.name,
+                        shape_text(spec.shape));
+    }
+    if (!same_shape(t->view, spec.shape)) {
+      return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' has shape {}, expected {}", file.path(), spec.name,
+                        shape_text(t->view.ne), shape_text(spec.shape));
+    }
+  }
+  return {};
+}
+
+/// A tensor nobody reads means an architecture that only looks like the one it names.
+Result<void> check_no_others(const gguf::Reader& file, const std::vector<TensorSpec>& specs) {
+  std::unordered_map<std::string_view, bool> known;
+  for (const TensorSpec& spec : specs) known.emplace(spec.name, true);
+  for (const gguf::TensorInfo& t : file.tensors()) {
+    if (known.contains(t.name) || t.name == "rope_freqs.weight" || t.name.ends_with(".rotary_emb.inv_freq")) continue;
+    return make_error(ErrorCode::kUnsupported, "{}: tensor '{}' is not part of this architecture here", file.path(), t.name);
+  }
+  return {};
+}
+
+std::string_view dominant_type(const gguf::Reader& file) {
+  std::map<DType, int64_t> bytes;
+  for (const gguf::TensorInfo& t : file.tensors()) bytes[t.view.type] += t.view.n_bytes;
+  const auto most = std::max_element(bytes.begin(), bytes.end(), [](auto& a, auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? "no tensors" : infer::name_of(most->first);
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Model>> Model::load(std::shared_ptr<const gguf::Reader> file) {
+  INFER_ASSIGN(const std::string_view arch_name, file->get_string("general.architecture"));
+  auto model = std::make_shared<Model>();
+  model->arch_ = find_arch(arch_name);
+  if (model->arch_ == nullptr) {
+    std::string known;
+    for (const ArchDef* arch : arch_registry()) known += (known.empty() ? "" : ", ") + std::string(arch->name);
+    return make_error(ErrorCode::kUnsupported, "{}: key 'general.architecture' = {}: not supported (known: {})",
+                      file->path(), arch_name, known);
+  }
+  INFER_ASSIGN(model->hp_, model->arch_->read_hparams(*file));
+  const std::vector<TensorSpec> specs = model->arch_->tensors(model->hp_);
+  INFER_TRY(check_tensors(*file, specs));
+  INFER_TRY(check_no_others(*file, specs));
+  INFER_ASSIGN(model->tokenizer_, text::Tokenizer::load(*file));
+  if (model->tokenizer_->n_vocab() > model->hp_.n_vocab) {
+    return make_error(ErrorCode::kCorrupt, "{}: key 'tokenizer.ggml.tokens' has {} entries, the output matrix has {} rows",
+                      file->path(), model->tokenizer_->n_vocab(), model->hp_.n_vocab);
+  }
+  model->file_ = std::move(file);
+  return std::shared_ptr<const Model>(std::move(model));
+}
+
+std::string Model::description() const {
+  int64_t n_param = 0;
+  int64_t n_bytes = 0;
+  for (const gguf::TensorInfo& t : file_->tensors()) {
+    n_param += t.view.n_elem();
+    n_bytes += t.view.n_bytes;
+  }
+  return fmt::format("{}, {}, {}, {:.1f} M parameters, {:.1f} MiB", hp_.name.empty() ? "unnamed" : hp_.name, hp_.arch,
+                     dominant_type(*file_), static_cast<double>(n_param) * 1e-6,
+                     static_cast<double>(n_bytes) / (1024.0 * 1024.0));
+}
+
+Result<graph::Graph> Model::build_graph(const BuildOptions& options) const {
+  graph::Graph g;
+  g.arch = hp_.arch;
+  g.n_embd = hp_.n_embd;
+  g.n_vocab = hp_.n_vocab;
+  g.ropes = hp_.ropes;
+  std::unordered_map<std::string, TensorView> tensors;
+  for (const gguf::TensorInfo& t : file_->tensors()) tensors.emplace(std::string(t.name), t.view);
+  graph::Builder builder(&g, std::move(tensors), options.unfused);
+  arch_->build(builder, hp_);
+  return g;
+}
+
+}  // namespace infer::model

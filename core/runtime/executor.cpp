@@ -1,0 +1,174 @@
+#include "core/runtime/executor.h"
+
+#include <array>
+#include <utility>
+
+#include "core/base/check.h"
+#include "core/base/error.h"
+#include "core/base/quant_types.h"
+
+namespace infer::runtime {
+namespace {
+
+using graph::Graph;
+using graph::Op;
+
+/// One line an op of a stage: what, shapes, types, bytes, place in the arena.
+std::string dump_op(const Graph& g, const graph::StagePlan& plan, const Op& op, std::string_view where) {
+  std::string in, out, weights;
+  int64_t bytes = 0;
+  const auto shape = [&](graph::ValueId v, bool with_offset) {
+    const graph::Value& value = g.values[static_cast<size_t>(v)];
+    std::string text = fmt::format("[{}, {}]", value.rows == graph::Rows::kTok ? "n_tok" : "n_logit", value.n_cols);
+    if (with_offset) text += fmt::format("@{}", plan.offset_bytes[static_cast<size_t>(v)]);
+    return text;
+  };
+  for (graph::ValueId v : op.in) in += (in.empty() ? "" : " ") + shape(v, false);
+  for (graph::ValueId v : op.out) out += (out.empty() ? "" : " ") + shape(v, true);
+  for_each_weight(op, [&](graph::WeightId id) {
+    const graph::Weight& w = g.weights[static_cast<size_t>(id)];
+    weights += fmt::format(" {} {} [{}, {}]", w.name, name_of(w.view.type), w.n(), w.k());
+    bytes += w.view.n_bytes;
+  });
+  return fmt::format("{:<8} {:<20} {:<24} {} -> {}{} {} bytes\n", where, name_of(op.kind), op.name, in, out, weights, bytes);
+}
+
+class ExecutorImpl final : public Executor {
+ public:
+  struct Stage {
+    std::string where;
+    graph::StagePlan plan;
+    std::unique_ptr<Executable> exe;
+    /// Residual stream into this stage, one for each step in flight; empty for stage 0.
+    std::array<std::vector<float>, 2> residual;
+  };
+
+  ExecutorImpl(const Graph& graph, std::vector<std::unique_ptr<Stage>> stages)
+      : graph_(graph), stages_(std::move(stages)) {}
+
+  Result<Ticket> submit(const Step& step, LogitSink* sink) override {
+    Flight& flight = flights_[next_ % flights_.size()];
+    INFER_CHECK(!flight.active, "two steps are in flight already");
+    // Step before goes on to stage 1 while this one enters stage 0.
+    if (Flight& other = flights_[(next_ + 1) % flights_.size()]; other.active && stages_.size() > 1 && other.stage == 0) {
+      if (Result<void> moved = advance(other); !moved.ok()) other.error = std::move(moved).error();
+    }
+    flight = {&step, sink, next_, 0, 0, true, std::nullopt};
+    ++next_;
+    if (Result<void> entered = enter(flight); !entered.ok()) {
+      flight.active = false;
+      return std::move(entered).error();
+    }
+    return flight.id;
+  }
+
+  Result<void> wait(Ticket ticket) override {
+    Flight& flight = flights_[ticket % flights_.size()];
+    INFER_CHECK(flight.active && flight.id == ticket, "ticket {} is not in flight", ticket);
+    flight.active = false;
+    if (flight.error) return *std::move(flight.error);
+    while (flight.stage + 1 < stages_.size()) INFER_TRY(advance(flight));
+    return stages_[flight.stage]->exe->wait(flight.stage_ticket);
+  }
+
+  MemoryReport memory() const override {
+    MemoryReport all;
+    for (const auto& stage : stages_) {
+      const MemoryReport r = stage->exe->memory();
+      all.weight_bytes += r.weight_bytes;
+      all.mapped_bytes += r.mapped_bytes;
+      all.kv_bytes += r.kv_bytes;
+      all.arena_bytes += r.arena_bytes;
+    }
+    return all;
+  }
+
+  std::string dump() const override {
+    std::string text;
+    for (const auto& stage : stages_) {
+      text += fmt::format("stage on {}: half-layers [{}, {}), capacity {} tokens, {} rows of logits, arena {} bytes\n",
+                          stage->where, stage->plan.half_begin, stage->plan.half_end, stage->plan.capacity.n_tok,
+                          stage->plan.capacity.n_logit_rows, stage->plan.arena_bytes);
+      for (int i = stage->plan.op_begin; i < stage->plan.op_end; ++i) {
+        text += dump_op(graph_, stage->plan, graph_.ops[static_cast<size_t>(i)], stage->where);
+      }
+    }
+    return text;
+  }
+
+ private:
+  struct Flight {
+    const Step* step = nullptr;
+    LogitSink* sink = nullptr;
+    Ticket id = 0;
+    size_t stage = 0;
+    Ticket stage_ticket = 0;
+    bool active = false;
+    std::optional<Error> error;
+  };
+
+  /// Submits the flight to its stage.
+  Result<void> enter(Flight& flight) {
+    const size_t lane = flight.id % flights_.size();
+    const size_t n = flight.step->rows.size() * static_cast<size_t>(graph_.n_embd);
+    StepIo io;
+    if (flight.stage > 0) io.residual_in = std::span(stages_[flight.stage]->residual[lane]).first(n);
+    if (flight.stage + 1 < stages_.size()) {
+      io.residual_out = std::span(stages_[flight.stage + 1]->residual[lane]).first(n);
+    } else {
+      io.sink = flight.sink;
+    }
+    INFER_ASSIGN(flight.stage_ticket, stages_[flight.stage]->exe->submit(*flight.step, io));
+    return {};
+  }
+
+  /// Waits for the flight's stage and submits it to the next one.
+  Result<void> advance(Flight& flight) {
+    INFER_TRY(stages_[flight.stage]->exe->wait(flight.stage_ticket));
+    ++flight.stage;
+    return enter(flight);
+  }
+
+  const Graph& graph_;
+  std::vector<std::unique_ptr<Stage>> stages_;
+  std::array<Flight, 2> flights_;
+  Ticket next_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Executor>> Executor::create(const Graph& graph, std::span<const StagePlacement> placement,
+                                                   const graph::Capacity& capacity, const CompileOptions& options) {
+  INFER_CHECK(!placement.empty(), "no stage");
+  std::vector<std::unique_ptr<ExecutorImpl::Stage>> stages;
+  for (const StagePlacement& p : placement) {
+    auto stage = std::make_unique<ExecutorImpl::Stage>();
+    stage->where = p.backend->describe().name;
+    INFER_ASSIGN(stage->plan, graph::plan_stage(graph, p.half_begin, p.half_end, capacity));
+    for (int i = stage->plan.op_begin; i < stage->plan.op_end; ++i) {
+      const Op& op = graph.ops[static_cast<size_t>(i)];
+      if (p.backend->supports(graph, op, options)) continue;
+      std::string types;
+      for_each_weight(op, [&](graph::WeightId id) {
+        types += fmt::format(" {}", name_of(graph.weights[static_cast<size_t>(id)].view.type));
+      });
+      return make_error(ErrorCode::kUnsupported, "{}: cannot compute op {} '{}' with weights of type{}", stage->where,
+                        name_of(op.kind), op.name, types.empty() ? " none" : types);
+    }
+    if (!stages.empty()) {
+      for (auto& lane : stage->residual) lane.resize(static_cast<size_t>(capacity.n_tok * graph.n_embd));
+    }
+    stages.push_back(std::move(stage));
+  }
+  for (size_t i = 0; i < stages.size(); ++i) {
+    INFER_ASSIGN(stages[i]->exe, placement[i].backend->compile(graph, stages[i]->plan, options));
+  }
+  return std::unique_ptr<Executor>(std::make_unique<ExecutorImpl>(graph, std::move(stages)));
+}
+
+Result<void> Executor::run(const Step& step, LogitSink* sink) {
+  INFER_ASSIGN(const Ticket ticket, submit(step, sink));
+  return wait(ticket);
+}
+
+}  // namespace infer::runtime

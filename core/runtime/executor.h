@@ -1,0 +1,39 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/graph/graph.h"
+#include "core/graph/planner.h"
+#include "core/runtime/backend.h"
+
+namespace infer::runtime {
+
+/// Which run of half-layers goes to which backend.
+struct StagePlacement {
+  Backend* backend = nullptr;
+  int half_begin = 0, half_end = 0;
+};
+
+/// Runs steps through the stages of a model. The residual stream is the only thing that crosses a border.
+/// Threads: submit and wait from one thread.
+class Executor {
+ public:
+  /// Errors: kUnsupported naming the op that a backend refuses.
+  static Result<std::unique_ptr<Executor>> create(const graph::Graph& graph, std::span<const StagePlacement> stages,
+                                                  const graph::Capacity& capacity, const CompileOptions& options);
+  virtual ~Executor() = default;
+  /// Up to two steps may be in flight; each needs its own Step and sink until wait() returns. With several stages the
+  /// second step enters stage 0 while the first is in stage 1.
+  virtual Result<Ticket> submit(const Step& step, LogitSink* sink) = 0;
+  virtual Result<void> wait(Ticket ticket) = 0;
+  Result<void> run(const Step& step, LogitSink* sink);
+
+  virtual MemoryReport memory() const = 0;
+  virtual std::string dump() const = 0;
+};
+
+}  // namespace infer::runtime

@@ -1,0 +1,135 @@
+#include "core/text/special.h"
+
+#include <algorithm>
+#include <functional>
+
+namespace infer::text {
+namespace {
+
+bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+}  // namespace
+
+SpecialMatcher::SpecialMatcher(const Vocab& vocab) : strips_right_(vocab.strips_right) {
+  roots_.fill(-1);
+  for (TokenId id = 0; id < vocab.size(); ++id) {
+    const bool hidden = vocab.is_hidden(id);
+    if (vocab.text[id].empty() || !(hidden || vocab.kind[id] == TokenKind::kUserDefined)) continue;
+    insert(id, vocab.text[id], hidden);
+    lengths_.push_back(vocab.text[id].size());
+  }
+  std::sort(lengths_.begin(), lengths_.end(), std::greater<>());
+  lengths_.erase(std::unique(lengths_.begin(), lengths_.end()), lengths_.end());
+}
+
+int32_t SpecialMatcher::child(int32_t node, uint8_t byte) const {
+  int32_t c = nodes_[node].first_child;
+  while (c >= 0 && nodes_[c].byte != byte) c = nodes_[c].next_sibling;
+  return c;
+}
+
+void SpecialMatcher::insert(TokenId id, std::string_view text, bool hidden) {
+  const auto new_node = [&](char c, int32_t sibling) {
+    nodes_.push_back({.next_sibling = sibling, .byte = static_cast<uint8_t>(c)});
+    return static_cast<int32_t>(nodes_.size() - 1);
+  };
+  int32_t& root = roots_[static_cast<uint8_t>(text[0])];
+  if (root < 0) root = new_node(text[0], -1);
+  int32_t node = root;
+  for (const char c : text.substr(1)) {
+    int32_t next = child(node, static_cast<uint8_t>(c));
+    if (next < 0) {
+      next = new_node(c, nodes_[node].first_child);
+      nodes_[node].first_child = next;
+    }
+    node = next;
+  }
+  nodes_[node].id = id;
+  nodes_[node].hidden = hidden;
+}
+
+SpecialMatcher::Match SpecialMatcher::longest(std::string_view text, size_t at, bool parse_special) const {
+  Match best;
+  int32_t node = roots_[static_cast<uint8_t>(text[at])];
+  for (size_t i = at + 1; node >= 0; ++i) {
+    const Node& n = nodes_[node];
+    if (n.id >= 0 && (parse_special || !n.hidden)) best = {n.id, i - at};
+    if (i == text.size()) break;
+    node = child(node, static_cast<uint8_t>(text[i]));
+  }
+  return best;
+}
+
+SpecialMatcher::Match SpecialMatcher::exact(std::string_view text, size_t at, size_t len, bool parse_special) const {
+  int32_t node = roots_[static_cast<uint8_t>(text[at])];
+  for (size_t i = at + 1; node >= 0 && i < at + len; ++i) node = child(node, static_cast<uint8_t>(text[i]));
+  if (node < 0 || nodes_[node].id < 0 || (nodes_[node].hidden && !parse_special)) return {};
+  return {nodes_[node].id, len};
+}
+
+size_t SpecialMatcher::swallow(std::string_view text, size_t end, TokenId id) const {
+  if (strips_right_[id]) {
+    while (end < text.size() && is_space(text[end])) ++end;
+  }
+  return end;
+}
+
+void SpecialMatcher::split_overlapping(std::string_view text, size_t begin, size_t end, bool parse_special,
+                                       std::vector<Fragment>& found) const {
+  const size_t n_before = found.size();
+  std::vector<uint8_t> taken(end - begin, 0);
+  for (const size_t len : lengths_) {
+    for (size_t at = begin; at + len <= end; ++at) {
+      // Tokens taken so far are no shorter, so one inside this range would stick out at an end.
+      if (taken[at - begin] || taken[at + len - 1 - begin]) continue;
+      const Match m = exact(text, at, len, parse_special);
+      if (m.id < 0) continue;
+      size_t stop = at + len;
+      if (strips_right_[m.id]) {
+        while (stop < end && !taken[stop - begin] && is_space(text[stop])) ++stop;
+      }
+      std::fill(taken.begin() + static_cast<ptrdiff_t>(at - begin), taken.begin() + static_cast<ptrdiff_t>(stop - begin),
+                uint8_t{1});
+      found.push_back({at, stop, m.id});
+      at = stop - 1;
+    }
+  }
+  std::sort(found.begin() + static_cast<ptrdiff_t>(n_before), found.end(),
+            [](const Fragment& a, const Fragment& b) { return a.begin < b.begin; });
+}
+
+void SpecialMatcher::split(std::string_view text, bool parse_special, std::vector<Fragment>& out) const {
+  out.clear();
+  std::vector<Fragment> found;
+  size_t plain = 0;
+  for (size_t at = 0; at < text.size();) {
+    const Match first = longest(text, at, parse_special);
+    if (first.id < 0) {
+      ++at;
+      continue;
+    }
+    size_t end = swallow(text, at + first.len, first.id);
+    bool alone = true;
+    for (size_t next = at + 1; next < end; ++next) {
+      const Match m = longest(text, next, parse_special);
+      if (m.id < 0) continue;
+      alone = false;
+      end = std::max(end, swallow(text, next + m.len, m.id));
+    }
+    found.clear();
+    if (alone) {
+      found.push_back({at, end, first.id});
+    } else {
+      split_overlapping(text, at, end, parse_special, found);
+    }
+    for (const Fragment& f : found) {
+      if (f.begin > plain) out.push_back({plain, f.begin, -1});
+      out.push_back(f);
+      plain = f.end;
+    }
+    at = end;
+  }
+  if (plain < text.size()) out.push_back({plain, text.size(), -1});
+}
+
+}  // namespace infer::text

@@ -1,0 +1,142 @@
+#include "core/text/spm.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "core/text/unicode.h"
+
+namespace infer::text {
+namespace {
+
+constexpr uint32_t kMarkCp = 0x2581;
+
+bool is_joinable(TokenKind kind) {
+  return kind != TokenKind::kControl && kind != TokenKind::kUnknown && kind != TokenKind::kByte;
+}
+
+}  // namespace
+
+SpmModel::SpmModel(const Vocab& vocab) : score_(vocab.score), unk_(vocab.special.unk) {
+  byte_id_.fill(-1);
+  joinable_.reset(vocab.text.data(), vocab.text.size());
+  for (TokenId id = 0; id < vocab.size(); ++id) {
+    const std::string_view text = vocab.text[id];
+    if (vocab.kind[id] == TokenKind::kByte) byte_id_[byte_of_spelling(text)] = id;
+    if (text.empty() || !is_joinable(vocab.kind[id])) continue;
+    joinable_.insert(id);
+    longest_ = std::max(longest_, text.size());
+    uint32_t before = kMarkCp;
+    for (size_t at = 0; at < text.size();) {
+      const Utf8Step step = utf8_step(text, at);
+      if (step.cp == kMarkCp && before != kMarkCp) before_mark_.insert(before);
+      before = step.cp;
+      at += step.len;
+    }
+  }
+  for (int b = 0; b < 256; ++b) {
+    if (byte_id_[b] < 0) byte_id_[b] = vocab.by_text.find(fmt::format("<0x{:02X}>", b));
+    const char raw = static_cast<char>(b);
+    if (byte_id_[b] < 0) byte_id_[b] = joinable_.find({&raw, 1});
+  }
+}
+
+void SpmModel::push_unknown(std::string_view bytes, std::vector<TokenId>& out, bool& after_unk) const {
+  for (const char c : bytes) {
+    const TokenId id = byte_id_[static_cast<uint8_t>(c)];
+    if (id >= 0) {
+      out.push_back(id);
+      after_unk = false;
+    } else if (unk_ >= 0 && !after_unk) {  // one for a run, as SentencePiece has it
+      out.push_back(unk_);
+      after_unk = true;
+    }
+  }
+}
+
+void SpmModel::add_pair(std::string_view segment, Scratch& s, int32_t left, int32_t right) const {
+  if (left < 0 || right < 0) return;
+  const uint32_t len = s.len[left] + s.len[right];
+  if (len > longest_) return;
+  const TokenId id = joinable_.find(segment.substr(s.start[left], len));
+  if (id < 0) return;
+  s.heap.push_back({score_[id], left, len});
+  std::push_heap(s.heap.begin(), s.heap.end(), [](const Scratch::Pair& a, const Scratch::Pair& b) {
+    return a.score != b.score ? a.score < b.score : a.left > b.left;
+  });
+}
+
+void SpmModel::encode_segment(std::string_view segment, Scratch& s, std::vector<TokenId>& out, bool& after_unk) const {
+  s.start.clear();
+  s.len.clear();
+  s.prev.clear();
+  s.next.clear();
+  s.heap.clear();
+  for (size_t at = 0; at < segment.size();) {
+    const Utf8Step step = utf8_step(segment, at);
+    const auto i = static_cast<int32_t>(s.start.size());
+    const uint32_t len = step.kind == Utf8Kind::kOk ? step.len : 1;
+    s.start.push_back(static_cast<uint32_t>(at));
+    s.len.push_back(len);
+    s.prev.push_back(i - 1);
+    s.next.push_back(at + len < segment.size() ? i + 1 : -1);
+    at += len;
+  }
+  const auto n = static_cast<int32_t>(s.start.size());
+  for (int32_t i = 0; i + 1 < n; ++i) add_pair(segment, s, i, i + 1);
+  const auto worse = [](const Scratch::Pair& a, const Scratch::Pair& b) {
+    return a.score != b.score ? a.score < b.score : a.left > b.left;
+  };
+  while (!s.heap.empty()) {
+    std::pop_heap(s.heap.begin(), s.heap.end(), worse);
+    const Scratch::Pair top = s.heap.back();
+    s.heap.pop_back();
+    const int32_t right = s.len[top.left] > 0 ? s.next[top.left] : -1;
+    if (right < 0 || s.len[top.left] + s.len[right] != top.len) continue;
+    s.len[top.left] = top.len;
+    s.len[right] = 0;
+    s.next[top.left] = s.next[right];
+    if (s.next[right] >= 0) s.prev[s.next[right]] = top.left;
+    add_pair(segment, s, s.prev[top.left], top.left);
+    add_pair(segment, s, top.left, s.next[top.left]);
+  }
+  for (int32_t i = 0; i >= 0; i = s.next[i]) {
+    const std::string_view text = segment.substr(s.start[i], s.len[i]);
+    const TokenId id = joinable_.find(text);
+    if (id < 0) {
+      push_unknown(text, out, after_unk);
+    } else {
+      out.push_back(id);
+      after_unk = false;
+    }
+  }
+}
+
+void SpmModel::encode(std::string_view text, bool space_before, Scratch& s, std::vector<TokenId>& out) const {
+  s.escaped.clear();
+  if (space_before) s.escaped += kSpaceMark;
+  for (const char c : text) {
+    if (c == ' ') {
+      s.escaped += kSpaceMark;
+    } else {
+      s.escaped += c;
+    }
+  }
+  // No token has U+2581 after `before`: nothing can be joined across that border, so each side is done on its own.
+  const std::string_view all = s.escaped;
+  bool after_unk = false;
+  size_t begin = 0;
+  uint32_t before = kMarkCp;
+  for (size_t at = 0; at < all.size();) {
+    const Utf8Step step = utf8_step(all, at);
+    if (step.cp == kMarkCp && before != kMarkCp && !before_mark_.contains(before)) {
+      encode_segment(all.substr(begin, at - begin), s, out, after_unk);
+      begin = at;
+    }
+    before = step.cp;
+    at += step.len;
+  }
+  if (begin < all.size()) encode_segment(all.substr(begin), s, out, after_unk);
+}
+
+}  // namespace infer::text

@@ -1,0 +1,13 @@
+#include "kernels/cpu/avx2/linear_install.h"
+
+#include "kernels/cpu/avx2/install.h"
+
+namespace infer::kern::avx2 {
+
+void install_linear(CpuKernels& table) {
+  install_linear_float(table);
+  install_linear_legacy(table);
+  install_linear_k(table);
+}
+
+}  // namespace infer::kern::avx2

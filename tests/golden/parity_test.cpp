@@ -1,0 +1,111 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/model_fixture.h"
+#include "tests/support/safetensors.h"
+#include "tests/support/test_env.h"
+
+/// Tiny checkpoints with random weights against the logits that `transformers` computed for them in float32.
+namespace infer::test {
+namespace {
+
+constexpr std::array kCheckpoints{"llama",      "llama-tied-bpe", "llama3-rope", "llama-linear-rope",
+                                  "llama-yarn", "mistral-swa",    "gemma3"};
+
+struct Expected {
+  std::vector<TokenId> ids, greedy;
+  std::vector<float> logits;   ///< [ids.size(), n_vocab]
+  double std_dev = 0.0;
+};
+
+std::vector<TokenId> token_ids(const std::vector<int64_t>& x) { return {x.begin(), x.end()}; }
+
+Expected expected_of(const std::string& name) {
+  const auto file = must(SafeTensors::open(shared_dir() / "golden/hf" / name / "expected.safetensors"));
+  Expected e{token_ids(must(file.ints("input_ids"))), token_ids(must(file.ints("greedy"))), must(file.floats("logits"))};
+  double sum = 0.0;
+  double squares = 0.0;
+  for (const float v : e.logits) {
+    sum += v;
+    squares += static_cast<double>(v) * v;
+  }
+  const auto n = static_cast<double>(e.logits.size());
+  e.std_dev = std::sqrt(squares / n - sum / n * (sum / n));
+  return e;
+}
+
+/// Largest |a - b|; infinite when a shape or a NaN stands in the way.
+double max_diff(std::span<const float> a, std::span<const float> b) {
+  if (a.size() != b.size()) return INFINITY;
+  double worst = 0.0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double d = std::fabs(static_cast<double>(a[i]) - b[i]);
+    if (!(d <= worst)) worst = std::isnan(d) ? INFINITY : d;
+  }
+  return worst;
+}
+
+class Parity : public ::testing::TestWithParam<std::tuple<const char*, std::string>> {
+ protected:
+  void SetUp() override {
+    if (!has_shared()) GTEST_SKIP() << "no shared data (INFER_SHARED)";
+    expected_ = expected_of(name());
+    model_ = hf_model(name());
+  }
+  std::string name() const { return std::get<0>(GetParam()); }
+  Evaluation run(const EngineOptions& options) const {
+    const EngineBox engine = must(EngineBox::create(model_, options, {.isa = std::get<1>(GetParam()), .n_threads = 2}));
+    return evaluate(*engine, expected_.ids, static_cast<int64_t>(expected_.greedy.size()));
+  }
+  Expected expected_;
+  std::shared_ptr<const model::Model> model_;
+};
+
+TEST_P(Parity, LogitsAndGreedyIdsOfTransformers) {
+  const Evaluation got = run(precise_options());
+  const double ratio = max_diff(got.logits, expected_.logits) / expected_.std_dev;
+  fmt::print("[ measured ] {} {}: max |dlogit| = {:.3g} std\n", name(), std::get<1>(GetParam()), ratio);
+  EXPECT_TRUE(ratio < 1e-3) << ratio;
+  EXPECT_EQ(got.response.samples.at(0).ids, expected_.greedy);
+}
+
+TEST_P(Parity, UnfusedIsTheSame) {
+  EngineOptions options = precise_options();
+  const Evaluation fused = run(options);
+  options.unfused = true;
+  const Evaluation unfused = run(options);
+  const double ratio = max_diff(fused.logits, unfused.logits) / expected_.std_dev;
+  fmt::print("[ measured ] {} {}: fused - unfused = {:.3g} std\n", name(), std::get<1>(GetParam()), ratio);
+  EXPECT_TRUE(ratio < 1e-4) << ratio;
+  EXPECT_TRUE(max_diff(unfused.logits, expected_.logits) < 1e-3 * expected_.std_dev);
+  EXPECT_EQ(unfused.response.samples.at(0).ids, expected_.greedy);
+}
+
+TEST_P(Parity, ThreeStagesAreBitEqualToOne) {
+  EngineOptions options = precise_options();
+  const Evaluation one = run(options);
+  const auto n_half = static_cast<int>(must(model_->build_graph({})).halves.size());
+  // Borders inside a layer (after a mixer) and between layers.
+  options.stages = {{.backend = 0, .half_end = 2}, {.backend = 0, .half_end = n_half / 2 + 1}, {.backend = 0, .half_end = n_half}};
+  const Evaluation three = run(options);
+  ASSERT_EQ(one.logits.size(), three.logits.size());
+  EXPECT_TRUE(std::equal(one.logits.begin(), one.logits.end(), three.logits.begin()));
+  EXPECT_EQ(one.response.samples.at(0).ids, three.response.samples.at(0).ids);
+}
+
+INSTANTIATE_TEST_SUITE_P(Hf, Parity, ::testing::Combine(::testing::ValuesIn(kCheckpoints), ::testing::ValuesIn(isa_levels())),
+                         [](const auto& info) {
+                           std::string label = std::string(std::get<0>(info.param)) + "_" + std::get<1>(info.param);
+                           std::replace(label.begin(), label.end(), '-', '_');
+                           return label;
+                         });
+
+}  // namespace
+}  // namespace infer::test

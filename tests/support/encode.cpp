@@ -1,0 +1,222 @@
+#include "tests/support/encode.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "core/base/check.h"
+#include "core/base/half.h"
+#include "core/base/quant_blocks.h"
+
+namespace infer::test {
+namespace {
+
+using In32 = std::span<const float, kBlock32>;
+using In256 = std::span<const float, kBlock256>;
+
+float inverse(float d) { return d != 0.0f ? 1.0f / d : 0.0f; }
+
+/// The value of largest magnitude, with its sign.
+float extreme(std::span<const float> x) {
+  float best = 0.0f;
+  for (const float v : x) {
+    if (std::fabs(v) > std::fabs(best)) best = v;
+  }
+  return best;
+}
+
+uint8_t level(float v, int top) { return static_cast<uint8_t>(std::clamp(static_cast<int>(std::floor(v)), 0, top)); }
+
+void encode_block(In32 x, BlockQ8_0& b) {
+  const float d = std::fabs(extreme(x)) / 127.0f;
+  b.d = f16_from_f32(d);
+  for (size_t i = 0; i < x.size(); ++i) b.qs[i] = static_cast<int8_t>(std::round(x[i] * inverse(d)));
+}
+
+void encode_block(In32 x, BlockQ4_0& b) {
+  const float d = extreme(x) / -8.0f;
+  b.d = f16_from_f32(d);
+  for (size_t i = 0; i < 16; ++i) {
+    const uint8_t lo = level(x[i] * inverse(d) + 8.5f, 15);
+    const uint8_t hi = level(x[i + 16] * inverse(d) + 8.5f, 15);
+    b.qs[i] = static_cast<uint8_t>(lo | hi << 4);
+  }
+}
+
+void encode_block(In32 x, BlockQ4_1& b) {
+  const auto [lo_it, hi_it] = std::minmax_element(x.begin(), x.end());
+  const float m = *lo_it;
+  const float d = (*hi_it - m) / 15.0f;
+  b.d = f16_from_f32(d);
+  b.m = f16_from_f32(m);
+  for (size_t i = 0; i < 16; ++i) {
+    const uint8_t lo = level((x[i] - m) * inverse(d) + 0.5f, 15);
+    const uint8_t hi = level((x[i + 16] - m) * inverse(d) + 0.5f, 15);
+    b.qs[i] = static_cast<uint8_t>(lo | hi << 4);
+  }
+}
+
+/// Splits 32 five-bit numbers into nibbles and a word of high bits.
+void pack5(const std::array<uint8_t, kBlock32>& q, uint8_t* qh, uint8_t* qs) {
+  uint32_t high = 0;
+  for (size_t i = 0; i < 16; ++i) {
+    qs[i] = static_cast<uint8_t>((q[i] & 15) | (q[i + 16] & 15) << 4);
+    high |= static_cast<uint32_t>(q[i] >> 4) << i | static_cast<uint32_t>(q[i + 16] >> 4) << (i + 16);
+  }
+  std::memcpy(qh, &high, sizeof(high));
+}
+
+void encode_block(In32 x, BlockQ5_0& b) {
+  const float d = extreme(x) / -16.0f;
+  b.d = f16_from_f32(d);
+  std::array<uint8_t, kBlock32> q{};
+  for (size_t i = 0; i < q.size(); ++i) q[i] = level(x[i] * inverse(d) + 16.5f, 31);
+  pack5(q, b.qh, b.qs);
+}
+
+void encode_block(In32 x, BlockQ5_1& b) {
+  const auto [lo_it, hi_it] = std::minmax_element(x.begin(), x.end());
+  const float m = *lo_it;
+  const float d = (*hi_it - m) / 31.0f;
+  b.d = f16_from_f32(d);
+  b.m = f16_from_f32(m);
+  std::array<uint8_t, kBlock32> q{};
+  for (size_t i = 0; i < q.size(); ++i) q[i] = level((x[i] - m) * inverse(d) + 0.5f, 31);
+  pack5(q, b.qh, b.qs);
+}
+
+/// Six-bit scales and mins of a K-quant super-block, and the levels they give.
+struct KLevels {
+  uint16_t d = 0, dmin = 0;
+  std::array<uint8_t, 12> scales{};
+  std::array<uint8_t, kBlock256> q{};
+};
+
+KLevels k_levels(In256 x, int top) {
+  std::array<float, 8> scale{};
+  std::array<float, 8> low{};
+  for (size_t g = 0; g < 8; ++g) {
+    const auto [lo, hi] = std::minmax_element(x.begin() + g * 32, x.begin() + (g + 1) * 32);
+    low[g] = std::max(0.0f, -*lo);
+    scale[g] = (std::max(*hi, 0.0f) + low[g]) / static_cast<float>(top);
+  }
+  KLevels out;
+  out.d = f16_from_f32(*std::max_element(scale.begin(), scale.end()) / 63.0f);
+  out.dmin = f16_from_f32(*std::max_element(low.begin(), low.end()) / 63.0f);
+  const float d = f32_from_f16(out.d);
+  const float dmin = f32_from_f16(out.dmin);
+  std::array<uint8_t, 8> sc{};
+  std::array<uint8_t, 8> mn{};
+  for (size_t g = 0; g < 8; ++g) {
+    sc[g] = level(scale[g] * inverse(d) + 0.5f, 63);
+    mn[g] = level(low[g] * inverse(dmin) + 0.5f, 63);
+    const float step = inverse(d * static_cast<float>(sc[g]));
+    const float base = dmin * static_cast<float>(mn[g]);
+    for (size_t i = g * 32; i < (g + 1) * 32; ++i) out.q[i] = level((x[i] + base) * step + 0.5f, top);
+  }
+  for (size_t j = 0; j < 4; ++j) {
+    out.scales[j] = static_cast<uint8_t>(sc[j] | (sc[j + 4] >> 4) << 6);
+    out.scales[j + 4] = static_cast<uint8_t>(mn[j] | (mn[j + 4] >> 4) << 6);
+    out.scales[j + 8] = static_cast<uint8_t>((sc[j + 4] & 15) | (mn[j + 4] & 15) << 4);
+  }
+  return out;
+}
+
+void encode_block(In256 x, BlockQ4_K& b) {
+  const KLevels k = k_levels(x, 15);
+  b.d = k.d;
+  b.dmin = k.dmin;
+  std::copy(k.scales.begin(), k.scales.end(), b.scales);
+  for (size_t p = 0; p < 4; ++p) {
+    for (size_t l = 0; l < 32; ++l) b.qs[p * 32 + l] = static_cast<uint8_t>(k.q[p * 64 + l] | k.q[p * 64 + 32 + l] << 4);
+  }
+}
+
+void encode_block(In256 x, BlockQ5_K& b) {
+  const KLevels k = k_levels(x, 31);
+  b.d = k.d;
+  b.dmin = k.dmin;
+  std::copy(k.scales.begin(), k.scales.end(), b.scales);
+  std::fill(std::begin(b.qh), std::end(b.qh), uint8_t{0});
+  for (size_t p = 0; p < 4; ++p) {
+    for (size_t l = 0; l < 32; ++l) {
+      const uint8_t lo = k.q[p * 64 + l];
+      const uint8_t hi = k.q[p * 64 + 32 + l];
+      b.qs[p * 32 + l] = static_cast<uint8_t>((lo & 15) | (hi & 15) << 4);
+      b.qh[l] = static_cast<uint8_t>(b.qh[l] | (lo >> 4) << (2 * p) | (hi >> 4) << (2 * p + 1));
+    }
+  }
+}
+
+void encode_block(In256 x, BlockQ6_K& b) {
+  std::array<float, 16> scale{};
+  for (size_t g = 0; g < 16; ++g) scale[g] = extreme(x.subspan(g * 16, 16)) / -32.0f;
+  b.d = f16_from_f32(std::fabs(extreme(scale)) / 127.0f);
+  const float d = f32_from_f16(b.d);
+  std::array<uint8_t, kBlock256> q{};
+  for (size_t g = 0; g < 16; ++g) {
+    b.scales[g] = static_cast<int8_t>(std::clamp(std::round(scale[g] * inverse(d)), -128.0f, 127.0f));
+    const float step = inverse(d * static_cast<float>(b.scales[g]));
+    for (size_t i = g * 16; i < (g + 1) * 16; ++i) q[i] = level(x[i] * step + 32.5f, 63);
+  }
+  for (size_t half = 0; half < 2; ++half) {
+    const uint8_t* s = q.data() + half * 128;
+    for (size_t l = 0; l < 32; ++l) {
+      b.ql[half * 64 + l] = static_cast<uint8_t>((s[l] & 15) | (s[l + 64] & 15) << 4);
+      b.ql[half * 64 + 32 + l] = static_cast<uint8_t>((s[l + 32] & 15) | (s[l + 96] & 15) << 4);
+      b.qh[half * 32 + l] = static_cast<uint8_t>(s[l] >> 4 | (s[l + 32] >> 4) << 2 | (s[l + 64] >> 4) << 4 | (s[l + 96] >> 4) << 6);
+    }
+  }
+}
+
+template <class Block, size_t kLen>
+std::vector<std::byte> encode_blocks(std::span<const float> x) {
+  INFER_CHECK(x.size() % kLen == 0, "{} values in blocks of {}", x.size(), kLen);
+  std::vector<std::byte> out(x.size() / kLen * sizeof(Block));
+  for (size_t i = 0; i < x.size() / kLen; ++i) {
+    Block b{};
+    encode_block(std::span<const float, kLen>(x.data() + i * kLen, kLen), b);
+    std::memcpy(out.data() + i * sizeof(Block), &b, sizeof(Block));
+  }
+  return out;
+}
+
+std::vector<std::byte> encode_halves(std::span<const float> x, uint16_t (*convert)(float)) {
+  std::vector<std::byte> out(x.size() * 2);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const uint16_t h = convert(x[i]);
+    std::memcpy(out.data() + i * 2, &h, 2);
+  }
+  return out;
+}
+
+}  // namespace
+
+bool can_encode(DType type) {
+  constexpr std::array kKnown{DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
+                              DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+  return std::find(kKnown.begin(), kKnown.end(), type) != kKnown.end();
+}
+
+std::vector<std::byte> encode(DType type, std::span<const float> x) {
+  switch (type) {
+    case DType::kF32: {
+      const auto bytes = std::as_bytes(x);
+      return {bytes.begin(), bytes.end()};
+    }
+    case DType::kF16: return encode_halves(x, [](float f) { return f16_from_f32(f); });
+    case DType::kBF16: return encode_halves(x, [](float f) { return bf16_from_f32(f); });
+    case DType::kQ8_0: return encode_blocks<BlockQ8_0, kBlock32>(x);
+    case DType::kQ4_0: return encode_blocks<BlockQ4_0, kBlock32>(x);
+    case DType::kQ4_1: return encode_blocks<BlockQ4_1, kBlock32>(x);
+    case DType::kQ5_0: return encode_blocks<BlockQ5_0, kBlock32>(x);
+    case DType::kQ5_1: return encode_blocks<BlockQ5_1, kBlock32>(x);
+    case DType::kQ4_K: return encode_blocks<BlockQ4_K, kBlock256>(x);
+    case DType::kQ5_K: return encode_blocks<BlockQ5_K, kBlock256>(x);
+    case DType::kQ6_K: return encode_blocks<BlockQ6_K, kBlock256>(x);
+    default: INFER_CHECK(false, "no test encoder for type {}", static_cast<int>(type));
+  }
+}
+
+}  // namespace infer::test

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <filesystem>
+
+#include <nlohmann/json.hpp>
+
+#include "core/base/error.h"
+#include "tests/support/safetensors.h"
+
+namespace infer::test {
+
+/// Errors: kNotFound, kIo, kCorrupt (not JSON).
+inline Result<nlohmann::json> read_json(const std::filesystem::path& path) {
+  INFER_ASSIGN(const std::vector<std::byte> bytes, read_file(path));
+  const auto* text = reinterpret_cast<const char*>(bytes.data());
+  nlohmann::json root = nlohmann::json::parse(text, text + bytes.size(), nullptr, /*allow_exceptions=*/false);
+  if (root.is_discarded()) return make_error(ErrorCode::kCorrupt, "{}: not JSON", path.string());
+  return root;
+}
+
+}  // namespace infer::test

@@ -1,0 +1,147 @@
+#include "tests/support/model_fixture.h"
+
+#include <unistd.h>
+
+#include <map>
+#include <mutex>
+#include <system_error>
+
+#include "backends/cpu/cpu_backend.h"
+#include "core/base/cpu_features.h"
+#include "core/base/quant_types.h"
+#include "kernels/cpu/dispatch.h"
+#include "tests/support/hf_to_gguf.h"
+#include "tests/support/stories260k.h"
+#include "tests/support/test_env.h"
+
+namespace infer::test {
+namespace {
+
+/// A folder of this process that goes with it.
+class TempFolder {
+ public:
+  TempFolder() : path_(std::filesystem::temp_directory_path() / ("infer-test-" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(path_);
+  }
+  ~TempFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+using ModelPtr = std::shared_ptr<const model::Model>;
+
+/// Models made in this process, by file name.
+template <class Make>
+ModelPtr cached(const std::string& name, Make&& make) {
+  static std::mutex mutex;
+  static std::map<std::string, ModelPtr> models;
+  const std::lock_guard lock(mutex);
+  ModelPtr& model = models[name];
+  if (model == nullptr) model = mapped_model_of(make(), name);
+  return model;
+}
+
+}  // namespace
+
+std::shared_ptr<const model::Model> mapped_model_of(const GgufImage& image, const std::string& name) {
+  static const TempFolder folder;
+  const std::filesystem::path path = folder.path() / (name + ".gguf");
+  must(image.write(path));
+  return model_of(path);
+}
+
+std::shared_ptr<const model::Model> hf_model(const std::string& name, DType type) {
+  return cached(name + "." + std::string(name_of(type)),
+                [&] { return must(convert_hf(shared_dir() / "golden/hf" / name, {.type = type})); });
+}
+
+std::shared_ptr<const model::Model> stories_model() {
+  return cached("stories260K", [] { return must(convert_stories260k(shared_dir() / "data/models/stories260K")); });
+}
+
+std::shared_ptr<const model::Model> model_of(const std::filesystem::path& gguf) {
+  return must(model::Model::load(must(gguf::Reader::open(gguf.string()))));
+}
+
+Result<std::shared_ptr<const model::Model>> model_of(const GgufImage& image, const std::string& name) {
+  struct Held {
+    std::vector<std::byte> bytes;
+    std::shared_ptr<const gguf::Reader> reader;
+    ModelPtr model;
+  };
+  auto held = std::make_shared<Held>();
+  held->bytes = image.serialize();
+  INFER_ASSIGN(held->reader, gguf::Reader::parse(held->bytes, name));
+  INFER_ASSIGN(held->model, model::Model::load(held->reader));
+  return ModelPtr(held, held->model.get());
+}
+
+std::vector<std::string> isa_levels() {
+  std::vector<std::string> levels;
+  for (const std::string_view isa : kern::built_isa_levels()) {
+    if (kern::select_kernels(detect_cpu_features(), isa).ok()) levels.emplace_back(isa);
+  }
+  return levels;
+}
+
+Result<EngineBox> EngineBox::create(std::shared_ptr<const model::Model> model, const EngineOptions& options,
+                                    const CpuSpec& cpu) {
+  EngineBox box;
+  INFER_ASSIGN(box.backend_, cpu::make_cpu_backend({.n_threads = cpu.n_threads, .n_threads_batch = 0, .isa = cpu.isa, .pin = false}));
+  runtime::Backend* const backends[] = {box.backend_.get()};
+  INFER_ASSIGN(box.engine_, Engine::create(std::move(model), options, backends));
+  return box;
+}
+
+text::SamplingParams greedy() {
+  text::SamplingParams params;
+  params.temp = 0.0f;
+  return params;
+}
+
+void run_to_end(Engine& engine) {
+  while (must(engine.run_step())) {
+  }
+}
+
+Response run_request(Engine& engine, Request request) {
+  const RequestId id = must(engine.submit(std::move(request)));
+  run_to_end(engine);
+  return must(engine.wait(id));
+}
+
+Evaluation evaluate(Engine& engine, std::span<const TokenId> prompt, int64_t max_tokens, int32_t from) {
+  Evaluation out;
+  Request request;
+  request.prompt.assign(prompt.begin(), prompt.end());
+  request.max_tokens = max_tokens;
+  request.sampling = greedy();
+  request.logits_from = from;
+  int32_t next = from;
+  request.on_logits = [&](int32_t pos, std::span<const float> row) {
+    if (pos != next++) throw std::runtime_error("logits rows out of order");
+    out.logits.insert(out.logits.end(), row.begin(), row.end());
+  };
+  out.response = run_request(engine, std::move(request));
+  if (next != static_cast<int32_t>(prompt.size())) throw std::runtime_error("logits rows missing");
+  return out;
+}
+
+EngineOptions precise_options() {
+  EngineOptions options;
+  options.n_ctx = 256;
+  options.max_seqs = 1;
+  options.type_k = DType::kF32;
+  options.type_v = DType::kF32;
+  options.precise = true;
+  options.prefix_cache = false;
+  options.manual = true;
+  return options;
+}
+
+}  // namespace infer::test
