@@ -29,9 +29,12 @@ struct Place {
 std::array<Place, 4> float_places(DType type) {
   using enum Field;
   switch (type) {
-    case DType::kF32: return {{{kF32, 0}}};
-    case DType::kF64: return {{{kF64, 0}}};
-    case DType::kBF16: return {{{kBF16, 0}}};
+    case DType::kF32:
+      return {{{kF32, 0}}};
+    case DType::kF64:
+      return {{{kF64, 0}}};
+    case DType::kBF16:
+      return {{{kBF16, 0}}};
     case DType::kF16:
     case DType::kQ4_0:
     case DType::kQ5_0:
@@ -45,37 +48,58 @@ std::array<Place, 4> float_places(DType type) {
     case DType::kIQ3_XXS:
     case DType::kIQ3_S:
     case DType::kIQ4_NL:
-    case DType::kIQ4_XS: return {{{kF16, 0}}};
+    case DType::kIQ4_XS:
+      return {{{kF16, 0}}};
     case DType::kQ4_1:
     case DType::kQ5_1:
     case DType::kQ8_1:
     case DType::kQ4_K:
-    case DType::kQ5_K: return {{{kF16, 0}, {kF16, 2}}};
-    case DType::kQ2_K: return {{{kF16, 80}, {kF16, 82}}};
-    case DType::kQ3_K: return {{{kF16, 108}}};
-    case DType::kQ6_K: return {{{kF16, 208}}};
-    case DType::kQ8_K: return {{{kF32, 0}}};
-    case DType::kTQ1_0: return {{{kF16, 52}}};
-    case DType::kTQ2_0: return {{{kF16, 64}}};
-    case DType::kIQ1_M: return {{{kIq1mScale, 48}}};
-    case DType::kMXFP4: return {{{kE8M0, 0}}};
-    case DType::kNVFP4: return {{{kE4M3, 0}, {kE4M3, 1}, {kE4M3, 2}, {kE4M3, 3}}};
-    default: return {};
+    case DType::kQ5_K:
+      return {{{kF16, 0}, {kF16, 2}}};
+    case DType::kQ2_K:
+      return {{{kF16, 80}, {kF16, 82}}};
+    case DType::kQ3_K:
+      return {{{kF16, 108}}};
+    case DType::kQ6_K:
+      return {{{kF16, 208}}};
+    case DType::kQ8_K:
+      return {{{kF32, 0}}};
+    case DType::kTQ1_0:
+      return {{{kF16, 52}}};
+    case DType::kTQ2_0:
+      return {{{kF16, 64}}};
+    case DType::kIQ1_M:
+      return {{{kIq1mScale, 48}}};
+    case DType::kMXFP4:
+      return {{{kE8M0, 0}}};
+    case DType::kNVFP4:
+      return {{{kE4M3, 0}, {kE4M3, 1}, {kE4M3, 2}, {kE4M3, 3}}};
+    default:
+      return {};
   }
 }
 
 bool is_finite_at(const std::byte* block, Place place) {
   const std::byte* p = block + place.offset;
   switch (place.field) {
-    case Field::kNone: return true;
-    case Field::kF16: return (load_le<uint16_t>(p) & 0x7c00u) != 0x7c00u;
-    case Field::kBF16: return (load_le<uint16_t>(p) & 0x7f80u) != 0x7f80u;
-    case Field::kF32: return (load_le<uint32_t>(p) & 0x7f800000u) != 0x7f800000u;
-    case Field::kF64: return (load_le<uint64_t>(p) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
-    case Field::kE8M0: return load_le<uint8_t>(p) != 0xffu;
-    case Field::kE4M3: return (load_le<uint8_t>(p) & 0x7fu) != 0x7fu;
-    case Field::kIq1mScale:  // the scale's four nibbles are the top nibbles of four 16-bit words, the highest last
-      return (((load_le<uint16_t>(p + 6) >> 12) << 12 | (load_le<uint16_t>(p + 4) >> 12) << 8) & 0x7c00u) != 0x7c00u;
+    case Field::kNone:
+      return true;
+    case Field::kF16:
+      return (load_le<uint16_t>(p) & 0x7c00u) != 0x7c00u;
+    case Field::kBF16:
+      return (load_le<uint16_t>(p) & 0x7f80u) != 0x7f80u;
+    case Field::kF32:
+      return (load_le<uint32_t>(p) & 0x7f800000u) != 0x7f800000u;
+    case Field::kF64:
+      return (load_le<uint64_t>(p) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
+    case Field::kE8M0:
+      return load_le<uint8_t>(p) != 0xffu;
+    case Field::kE4M3:
+      return (load_le<uint8_t>(p) & 0x7fu) != 0x7fu;
+    case Field::kIq1mScale:  // the scale's four nibbles are the top nibbles of four 16-bit words,
+                             // the highest last
+      return (((load_le<uint16_t>(p + 6) >> 12) << 12 | (load_le<uint16_t>(p + 4) >> 12) << 8) &
+              0x7c00u) != 0x7c00u;
   }
   return true;
 }
@@ -94,8 +118,9 @@ std::optional<std::string> audit_tensor(const TensorInfo& t) {
     }
   }
   if (n_bad == 0) return std::nullopt;
-  return fmt::format("tensor '{}' has {} {} that are NaN or infinite, the first at element {}", printable(t.name),
-                     n_bad, q.block_len == 1 ? "values" : "block scales", first * q.block_len);
+  return fmt::format("tensor '{}' has {} {} that are NaN or infinite, the first at element {}",
+                     printable(t.name), n_bad, q.block_len == 1 ? "values" : "block scales",
+                     first * q.block_len);
 }
 
 /// Collects problems of the tokenizer's tables.
@@ -106,7 +131,8 @@ class TokenizerAudit {
   std::vector<std::string> run() {
     tokens_ = file_.find(keys::kTokens);
     if (tokens_ == nullptr) {
-      if (file_.find(keys::kTokenizerModel) != nullptr) report("key '{}' is missing", keys::kTokens);
+      if (file_.find(keys::kTokenizerModel) != nullptr)
+        report("key '{}' is missing", keys::kTokens);
       return std::move(problems_);
     }
     if (!is_array_of(*tokens_, ValueType::kString)) {
@@ -124,11 +150,14 @@ class TokenizerAudit {
   }
 
  private:
-  static bool is_array_of(const Value& v, ValueType elem) { return v.is_array() && v.elem_type() == elem; }
+  static bool is_array_of(const Value& v, ValueType elem) {
+    return v.is_array() && v.elem_type() == elem;
+  }
 
   template <class... Args>
   void report(fmt::format_string<Args...> format, Args&&... args) {
-    if (problems_.size() < kMaxProblems) problems_.push_back(fmt::format(format, std::forward<Args>(args)...));
+    if (problems_.size() < kMaxProblems)
+      problems_.push_back(fmt::format(format, std::forward<Args>(args)...));
   }
 
   /// The table under a key when it is what it must be.
@@ -139,7 +168,8 @@ class TokenizerAudit {
   void check_table(std::string_view key, ValueType elem) {
     const Value* v = file_.find(key);
     if (v == nullptr || table(key, elem) != nullptr) return;
-    report("key '{}' is {}, an array of {} {} is expected", key, describe(*v), tokens_->size(), name_of(elem));
+    report("key '{}' is {}, an array of {} {} is expected", key, describe(*v), tokens_->size(),
+           name_of(elem));
   }
 
   void check_token_types() {
@@ -149,14 +179,18 @@ class TokenizerAudit {
     constexpr int64_t kByteType = 6;
     for (int64_t i = 0; i < types->size(); ++i) {
       const int64_t type = *types->int_at(i);
-      if (type < 0 || type > kLastType) report("key '{}' has type {} for token {}", keys::kTokenTypes, type, i);
+      if (type < 0 || type > kLastType)
+        report("key '{}' has type {} for token {}", keys::kTokenTypes, type, i);
       if (type == kByteType && !is_byte_token(*tokens_->string_at(i))) {
-        report("token {} '{}' is of type byte, but not of the form <0xHH>", i, printable(*tokens_->string_at(i)));
+        report("token {} '{}' is of type byte, but not of the form <0xHH>", i,
+               printable(*tokens_->string_at(i)));
       }
     }
   }
   static bool is_byte_token(std::string_view s) {
-    const auto hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F') || (c >= 'a' && c <= 'f'); };
+    const auto hex = [](char c) {
+      return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F') || (c >= 'a' && c <= 'f');
+    };
     return s.size() == 6 && s.starts_with("<0x") && hex(s[3]) && hex(s[4]) && s[5] == '>';
   }
 
@@ -180,19 +214,22 @@ class TokenizerAudit {
       const std::string_view m = *merges->string_at(i);
       const size_t space = m.find(' ', 1);
       if (space == std::string_view::npos || space + 1 == m.size()) {
-        report("key '{}' has entry {} '{}', two parts are expected", keys::kMerges, i, printable(m));
+        report("key '{}' has entry {} '{}', two parts are expected", keys::kMerges, i,
+               printable(m));
       }
     }
   }
 
   void check_ids() {
-    for (const std::string_view key : {keys::kBosId, keys::kEosId, keys::kEotId, keys::kEomId, keys::kUnknownId,
-                                       keys::kSeparatorId, keys::kPaddingId, keys::kMaskId}) {
+    for (const std::string_view key :
+         {keys::kBosId, keys::kEosId, keys::kEotId, keys::kEomId, keys::kUnknownId,
+          keys::kSeparatorId, keys::kPaddingId, keys::kMaskId}) {
       const Value* v = file_.find(key);
       if (v == nullptr) continue;
       const Result<int64_t> id = v->as_int();
       if (!id.ok() || *id < 0 || *id >= tokens_->size()) {
-        report("key '{}' is {}, an id from 0 to {} is expected", key, describe(*v), tokens_->size() - 1);
+        report("key '{}' is {}, an id from 0 to {} is expected", key, describe(*v),
+               tokens_->size() - 1);
       }
     }
   }
@@ -200,8 +237,8 @@ class TokenizerAudit {
   void check_embedding() {
     const TensorInfo* t = file_.find_tensor("token_embd.weight");
     if (t != nullptr && t->view.ne[1] != tokens_->size()) {
-      report("tensor '{}' has {} rows, key '{}' has {} tokens", t->name, t->view.ne[1], keys::kTokens,
-             tokens_->size());
+      report("tensor '{}' has {} rows, key '{}' has {} tokens", t->name, t->view.ne[1],
+             keys::kTokens, tokens_->size());
     }
   }
 
@@ -217,7 +254,8 @@ std::vector<std::string> audit_tokenizer(const Reader& file) { return TokenizerA
 std::vector<std::string> audit_tensor_data(const Reader& file) {
   std::vector<std::string> problems;
   for (const TensorInfo& t : file.tensors()) {
-    if (auto problem = audit_tensor(t); problem && problems.size() < kMaxProblems) problems.push_back(*problem);
+    if (auto problem = audit_tensor(t); problem && problems.size() < kMaxProblems)
+      problems.push_back(*problem);
     file.release_pages(t);
   }
   return problems;

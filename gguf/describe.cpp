@@ -7,7 +7,8 @@
 namespace infer::gguf {
 namespace {
 
-/// Length of the well-formed UTF-8 character at the start of s, 0 if there is none (Unicode 15, table 3-7).
+/// Length of the well-formed UTF-8 character at the start of s, 0 if there is none (Unicode 15,
+/// table 3-7).
 size_t utf8_length(std::string_view s) {
   const auto at = [&](size_t i) { return i < s.size() ? static_cast<uint8_t>(s[i]) : uint8_t{0}; };
   const auto tail = [&](size_t i) { return (at(i) & 0xc0u) == 0x80u; };
@@ -42,7 +43,8 @@ std::string printable(std::string_view bytes, size_t max_bytes) {
     if (shown) {
       piece.assign(bytes.substr(i, step));
     } else {
-      for (size_t j = 0; j < step; ++j) piece += fmt::format("\\x{:02x}", static_cast<uint8_t>(bytes[i + j]));
+      for (size_t j = 0; j < step; ++j)
+        piece += fmt::format("\\x{:02x}", static_cast<uint8_t>(bytes[i + j]));
     }
     if (out.size() + piece.size() > max_bytes) return out + "...";
     out += piece;
@@ -53,16 +55,22 @@ std::string printable(std::string_view bytes, size_t max_bytes) {
 
 std::string describe(const Value& value) {
   switch (value.type()) {
-    case ValueType::kArray: return fmt::format("array of {} {}", value.size(), name_of(value.elem_type()));
-    case ValueType::kString: return fmt::format("str '{}'", printable(*value.as_string()));
-    case ValueType::kBool: return fmt::format("bool {}", *value.as_bool());
-    case ValueType::kF32: return fmt::format("f32 {}", static_cast<float>(*value.as_float()));
-    case ValueType::kF64: return fmt::format("f64 {}", *value.as_float());
+    case ValueType::kArray:
+      return fmt::format("array of {} {}", value.size(), name_of(value.elem_type()));
+    case ValueType::kString:
+      return fmt::format("str '{}'", printable(*value.as_string()));
+    case ValueType::kBool:
+      return fmt::format("bool {}", *value.as_bool());
+    case ValueType::kF32:
+      return fmt::format("f32 {}", static_cast<float>(*value.as_float()));
+    case ValueType::kF64:
+      return fmt::format("f64 {}", *value.as_float());
     case ValueType::kU64: {
       const Result<int64_t> v = value.as_int();
       return v.ok() ? fmt::format("u64 {}", *v) : std::string("u64 of 2^63 or more");
     }
-    default: return fmt::format("{} {}", name_of(value.type()), *value.as_int());
+    default:
+      return fmt::format("{} {}", name_of(value.type()), *value.as_int());
   }
 }
 

@@ -3,8 +3,8 @@
 #include <string>
 #include <string_view>
 
-/// Names of metadata keys. Those without a dot in front stand as they are; those of `arch_key` follow "<arch>.".
-/// Source: the GGUF specification and gguf-py's constants.
+/// Names of metadata keys. Those without a dot in front stand as they are; those of `arch_key`
+/// follow "<arch>.". Source: the GGUF specification and gguf-py's constants.
 namespace infer::gguf::keys {
 
 inline constexpr std::string_view kArchitecture = "general.architecture";
@@ -31,14 +31,16 @@ inline constexpr std::string_view kEosId = "tokenizer.ggml.eos_token_id";
 inline constexpr std::string_view kEotId = "tokenizer.ggml.eot_token_id";
 inline constexpr std::string_view kEomId = "tokenizer.ggml.eom_token_id";
 inline constexpr std::string_view kUnknownId = "tokenizer.ggml.unknown_token_id";
-inline constexpr std::string_view kSeparatorId = "tokenizer.ggml.seperator_token_id";  // misspelt in every file
+inline constexpr std::string_view kSeparatorId =
+    "tokenizer.ggml.seperator_token_id";  // misspelt in every file
 inline constexpr std::string_view kPaddingId = "tokenizer.ggml.padding_token_id";
 inline constexpr std::string_view kMaskId = "tokenizer.ggml.mask_token_id";
 inline constexpr std::string_view kAddBos = "tokenizer.ggml.add_bos_token";
 inline constexpr std::string_view kAddEos = "tokenizer.ggml.add_eos_token";
 inline constexpr std::string_view kAddSep = "tokenizer.ggml.add_sep_token";
 inline constexpr std::string_view kAddSpacePrefix = "tokenizer.ggml.add_space_prefix";
-inline constexpr std::string_view kRemoveExtraWhitespaces = "tokenizer.ggml.remove_extra_whitespaces";
+inline constexpr std::string_view kRemoveExtraWhitespaces =
+    "tokenizer.ggml.remove_extra_whitespaces";
 inline constexpr std::string_view kChatTemplate = "tokenizer.chat_template";
 
 // After "<arch>.": `arch_key("llama", kBlockCount)` is "llama.block_count".
@@ -70,7 +72,8 @@ inline constexpr std::string_view kSlidingWindowPattern = "attention.sliding_win
 inline constexpr std::string_view kRopeDimensionCount = "rope.dimension_count";
 inline constexpr std::string_view kRopeFreqBase = "rope.freq_base";
 inline constexpr std::string_view kRopeFreqBaseSwa = "rope.freq_base_swa";
-inline constexpr std::string_view kRopeScaleLinear = "rope.scale_linear";  // before rope.scaling.* existed
+inline constexpr std::string_view kRopeScaleLinear =
+    "rope.scale_linear";  // before rope.scaling.* existed
 inline constexpr std::string_view kRopeScalingType = "rope.scaling.type";
 inline constexpr std::string_view kRopeScalingFactor = "rope.scaling.factor";
 inline constexpr std::string_view kRopeScalingAttnFactor = "rope.scaling.attn_factor";

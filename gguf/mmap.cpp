@@ -19,13 +19,14 @@ constexpr std::align_val_t kAlign{64};
 
 Error system_error(const std::string& path, std::string_view what) {
   const int code = errno;
-  return make_error(code == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "{}: {}: {}", path, what,
-                    std::strerror(code));
+  return make_error(code == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "{}: {}: {}", path,
+                    what, std::strerror(code));
 }
 
 }  // namespace
 
-InputFile::InputFile(std::string path, int fd, int64_t size) : path_(std::move(path)), fd_(fd), size_(size) {}
+InputFile::InputFile(std::string path, int fd, int64_t size)
+    : path_(std::move(path)), fd_(fd), size_(size) {}
 
 InputFile::InputFile(InputFile&& other) noexcept
     : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), size_(other.size_) {}
@@ -42,7 +43,8 @@ InputFile::~InputFile() {
 }
 
 Result<InputFile> InputFile::open(const std::string& path) {
-  // Without O_NONBLOCK a named pipe would wait here for a writer; on regular files it changes nothing.
+  // Without O_NONBLOCK a named pipe would wait here for a writer; on regular files it changes
+  // nothing.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return system_error(path, "cannot open");
   struct stat info {};
@@ -76,7 +78,8 @@ Result<void> InputFile::read_at(int64_t offset, std::span<std::byte> out) const 
 
 Result<MappedFile> MappedFile::map(const InputFile& file, const std::string& path) {
   MappedFile out;
-  if (file.size() == 0) return out;  // an empty mapping is refused by the kernel; no bytes are what a parser gets
+  if (file.size() == 0)
+    return out;  // an empty mapping is refused by the kernel; no bytes are what a parser gets
   void* p = ::mmap(nullptr, static_cast<size_t>(file.size()), PROT_READ, MAP_PRIVATE, file.fd(), 0);
   if (p == MAP_FAILED) return system_error(path, "cannot map");
   out.data_ = static_cast<std::byte*>(p);
@@ -109,7 +112,8 @@ void AlignedDelete::operator()(std::byte* p) const { ::operator delete(p, kAlign
 
 Result<AlignedBytes> allocate_aligned(int64_t n_bytes, const std::string& path) {
   void* p = ::operator new(static_cast<size_t>(n_bytes), kAlign, std::nothrow);
-  if (p == nullptr) return make_error(ErrorCode::kOutOfMemory, "{}: no memory for its {} bytes", path, n_bytes);
+  if (p == nullptr)
+    return make_error(ErrorCode::kOutOfMemory, "{}: no memory for its {} bytes", path, n_bytes);
   return AlignedBytes(static_cast<std::byte*>(p));
 }
 

@@ -31,8 +31,8 @@ class InputFile {
   int64_t size_ = 0;
 };
 
-/// A whole file mapped read-only. Its bytes must not change while it is mapped; a file cut short by another program
-/// ends this one with a bus error, as with every mapped file.
+/// A whole file mapped read-only. Its bytes must not change while it is mapped; a file cut short by
+/// another program ends this one with a bus error, as with every mapped file.
 class MappedFile {
  public:
   MappedFile() = default;

@@ -16,7 +16,8 @@
 namespace infer::gguf {
 namespace {
 
-/// One file of a model: either mapped, or its header and its tensor data apart in memory, or bytes of the caller's.
+/// One file of a model: either mapped, or its header and its tensor data apart in memory, or bytes
+/// of the caller's.
 struct Shard {
   std::string path;
   MappedFile map;
@@ -47,7 +48,8 @@ Result<void> bind_in_place(Shard& shard, std::span<const std::byte> bytes) {
   return {};
 }
 
-/// Reads header and tensor data into memory of their own. `shard.parsed` comes from a map that goes away afterwards.
+/// Reads header and tensor data into memory of their own. `shard.parsed` comes from a map that goes
+/// away afterwards.
 Result<void> bind_in_memory(Shard& shard, const InputFile& file) {
   const int64_t header_bytes = shard.parsed.header_bytes;
   INFER_ASSIGN(shard.header, allocate_aligned(header_bytes, shard.path));
@@ -61,7 +63,8 @@ Result<void> bind_in_memory(Shard& shard, const InputFile& file) {
   INFER_ASSIGN(shard.data, allocate_aligned(total, shard.path));
   std::byte* to = shard.data.get();
   for (TensorInfo& t : shard.parsed.tensors) {
-    INFER_TRY(file.read_at(shard.parsed.data_begin + t.offset, {to, static_cast<size_t>(t.view.n_bytes)}));
+    INFER_TRY(file.read_at(shard.parsed.data_begin + t.offset,
+                           {to, static_cast<size_t>(t.view.n_bytes)}));
     t.view.data = to;
     to += align_up(t.view.n_bytes, kTensorAlign);
   }
@@ -100,19 +103,20 @@ struct Reader::Impl {
   Result<void> open_siblings(const std::string& path, const ReadOptions& options);
   Result<void> sort_tensors();
   Error wrong_type(std::string_view key, const Value& value, std::string_view wanted) const {
-    return make_error(ErrorCode::kCorrupt, "{}: key '{}' is {}, {} is expected", first().path, printable(key),
-                      describe(value), wanted);
+    return make_error(ErrorCode::kCorrupt, "{}: key '{}' is {}, {} is expected", first().path,
+                      printable(key), describe(value), wanted);
   }
   Error missing(std::string_view key) const {
-    return make_error(ErrorCode::kNotFound, "{}: key '{}' is missing", first().path, printable(key));
+    return make_error(ErrorCode::kNotFound, "{}: key '{}' is missing", first().path,
+                      printable(key));
   }
 };
 
 Result<void> Reader::Impl::add_shard(Shard shard) {
   const int index = static_cast<int>(shards.size());
   if (tensors.size() + shard.parsed.tensors.size() > kMaxTensors) {
-    return make_error(ErrorCode::kCorrupt, "{}: the files up to this one have more than {} tensors", shard.path,
-                      kMaxTensors);
+    return make_error(ErrorCode::kCorrupt, "{}: the files up to this one have more than {} tensors",
+                      shard.path, kMaxTensors);
   }
   for (TensorInfo& t : shard.parsed.tensors) t.shard = index;
   tensors.insert(tensors.end(), shard.parsed.tensors.begin(), shard.parsed.tensors.end());
@@ -128,7 +132,8 @@ Result<void> Reader::Impl::open_siblings(const std::string& path, const ReadOpti
   if (split.count <= 1) return {};
   INFER_ASSIGN(const std::string prefix, split_prefix(path, split.no, split.count));
   if (split.no != 0) {
-    return make_error(ErrorCode::kInvalidArgument, "{}: is file {} of {} of a split model; open the first, {}", path,
+    return make_error(ErrorCode::kInvalidArgument,
+                      "{}: is file {} of {} of a split model; open the first, {}", path,
                       split.no + 1, split.count, split_path(prefix, 0, split.count));
   }
   for (int64_t i = 1; i < split.count; ++i) {
@@ -136,15 +141,16 @@ Result<void> Reader::Impl::open_siblings(const std::string& path, const ReadOpti
     INFER_ASSIGN(Shard shard, open_shard(sibling, options));
     INFER_ASSIGN(const SplitInfo other, read_split_info(shard.parsed.kvs, sibling));
     if (other.no != i || other.count != split.count || other.n_tensors != split.n_tensors) {
-      return make_error(ErrorCode::kCorrupt, "{}: {} = {}, {} = {}, {} = {}; expected {}, {} and {}", sibling,
-                        keys::kSplitNo, other.no, keys::kSplitCount, other.count, keys::kSplitTensorsCount,
-                        other.n_tensors, i, split.count, split.n_tensors);
+      return make_error(ErrorCode::kCorrupt,
+                        "{}: {} = {}, {} = {}, {} = {}; expected {}, {} and {}", sibling,
+                        keys::kSplitNo, other.no, keys::kSplitCount, other.count,
+                        keys::kSplitTensorsCount, other.n_tensors, i, split.count, split.n_tensors);
     }
     INFER_TRY(add_shard(std::move(shard)));
   }
   if (static_cast<int64_t>(tensors.size()) != split.n_tensors) {
-    return make_error(ErrorCode::kCorrupt, "{}: key '{}' = {}, but the {} files hold {} tensors", path,
-                      keys::kSplitTensorsCount, split.n_tensors, split.count, tensors.size());
+    return make_error(ErrorCode::kCorrupt, "{}: key '{}' = {}, but the {} files hold {} tensors",
+                      path, keys::kSplitTensorsCount, split.n_tensors, split.count, tensors.size());
   }
   return {};
 }
@@ -170,7 +176,8 @@ Result<void> Reader::Impl::sort_tensors() {
 Reader::Reader() : impl_(std::make_unique<Impl>()) {}
 Reader::~Reader() = default;
 
-Result<std::shared_ptr<const Reader>> Reader::open(const std::string& path, const ReadOptions& options) {
+Result<std::shared_ptr<const Reader>> Reader::open(const std::string& path,
+                                                   const ReadOptions& options) {
   std::shared_ptr<Reader> reader(new Reader);
   Impl& impl = *reader->impl_;
   INFER_ASSIGN(Shard shard, open_shard(path, options));
@@ -181,13 +188,14 @@ Result<std::shared_ptr<const Reader>> Reader::open(const std::string& path, cons
   return std::shared_ptr<const Reader>(std::move(reader));
 }
 
-Result<std::shared_ptr<const Reader>> Reader::parse(std::span<const std::byte> bytes, std::string name,
-                                                   const ReadOptions& options) {
+Result<std::shared_ptr<const Reader>> Reader::parse(std::span<const std::byte> bytes,
+                                                    std::string name, const ReadOptions& options) {
   std::shared_ptr<Reader> reader(new Reader);
   Shard shard;
   shard.path = std::move(name);
   shard.file_bytes = static_cast<int64_t>(bytes.size());
-  INFER_ASSIGN(shard.parsed, parse_header(bytes, shard.file_bytes, shard.path, !options.header_only));
+  INFER_ASSIGN(shard.parsed,
+               parse_header(bytes, shard.file_bytes, shard.path, !options.header_only));
   if (!options.header_only) INFER_TRY(bind_in_place(shard, bytes));
   INFER_TRY(reader->impl_->add_shard(std::move(shard)));
   INFER_TRY(reader->impl_->sort_tensors());
@@ -205,16 +213,18 @@ std::span<const TensorInfo> Reader::tensors() const { return impl_->tensors; }
 
 const Value* Reader::find(std::string_view key) const {
   const ParsedHeader& p = impl_->first().parsed;
-  const auto it = std::lower_bound(p.kv_order.begin(), p.kv_order.end(), key,
-                                   [&](uint32_t i, std::string_view k) { return p.kvs[i].key < k; });
+  const auto it =
+      std::lower_bound(p.kv_order.begin(), p.kv_order.end(), key,
+                       [&](uint32_t i, std::string_view k) { return p.kvs[i].key < k; });
   if (it == p.kv_order.end() || p.kvs[*it].key != key) return nullptr;
   return &p.kvs[*it].value;
 }
 
 const TensorInfo* Reader::find_tensor(std::string_view name) const {
   const auto& order = impl_->tensor_order;
-  const auto it = std::lower_bound(order.begin(), order.end(), name,
-                                   [&](uint32_t i, std::string_view n) { return impl_->tensors[i].name < n; });
+  const auto it =
+      std::lower_bound(order.begin(), order.end(), name,
+                       [&](uint32_t i, std::string_view n) { return impl_->tensors[i].name < n; });
   if (it == order.end() || impl_->tensors[*it].name != name) return nullptr;
   return &impl_->tensors[*it];
 }
@@ -263,7 +273,8 @@ Result<std::string_view> Reader::get_string(std::string_view key, std::string_vi
 }
 
 void Reader::release_pages(const TensorInfo& tensor) const {
-  INFER_CHECK(tensor.shard >= 0 && tensor.shard < n_shards(), "shard {} of {}", tensor.shard, n_shards());
+  INFER_CHECK(tensor.shard >= 0 && tensor.shard < n_shards(), "shard {} of {}", tensor.shard,
+              n_shards());
   impl_->shards[static_cast<size_t>(tensor.shard)].map.release(
       {tensor.view.data, static_cast<size_t>(tensor.view.n_bytes)});
 }

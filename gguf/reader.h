@@ -11,7 +11,8 @@
 #include "core/base/result.h"
 #include "core/base/tensor_view.h"
 
-/// Reading GGUF v2 and v3 (little endian). Source: the GGUF specification; limits of our own are named in reader.cpp.
+/// Reading GGUF v2 and v3 (little endian). Source: the GGUF specification; limits of our own are
+/// named in reader.cpp.
 namespace infer::gguf {
 
 // clang-format off
@@ -22,7 +23,8 @@ enum class ValueType : uint32_t {
 // clang-format on
 std::string_view name_of(ValueType type);
 
-/// One metadata value. Strings and arrays point into the mapped file and live as long as the Reader.
+/// One metadata value. Strings and arrays point into the mapped file and live as long as the
+/// Reader.
 class Value {
  public:
   ValueType type() const { return type_; }
@@ -30,8 +32,8 @@ class Value {
   int64_t size() const { return n_; }            ///< elements of an array, 1 otherwise
   bool is_array() const { return type_ == ValueType::kArray; }
 
-  /// Scalar access. Any integer type gives an int when it fits in 63 bits; floats and integers give a double when
-  /// they survive it. A float is no int, a bool is no number.
+  /// Scalar access. Any integer type gives an int when it fits in 63 bits; floats and integers give
+  /// a double when they survive it. A float is no int, a bool is no number.
   Result<int64_t> as_int() const;
   Result<double> as_float() const;
   Result<bool> as_bool() const;  ///< any byte but 0 is true, as ggml reads it
@@ -51,12 +53,15 @@ class Value {
   ValueType type_ = ValueType::kU8;
   ValueType elem_ = ValueType::kU8;
   int64_t n_ = 1;
-  const std::byte* data_ = nullptr;  // first byte of the scalar, of the string's text or of element 0; unaligned
-  int64_t n_bytes_ = 0;              // from data_ to the end of the value
-  std::vector<uint64_t> marks_;      // string arrays: byte position (from data_) of every kMarkStep-th element
+  const std::byte* data_ =
+      nullptr;  // first byte of the scalar, of the string's text or of element 0; unaligned
+  int64_t n_bytes_ = 0;  // from data_ to the end of the value
+  std::vector<uint64_t>
+      marks_;  // string arrays: byte position (from data_) of every kMarkStep-th element
 };
 
-/// Every TensorView of a Reader starts at a multiple of this many bytes, whatever the file's alignment.
+/// Every TensorView of a Reader starts at a multiple of this many bytes, whatever the file's
+/// alignment.
 inline constexpr int64_t kTensorAlign = 32;
 
 struct KeyValue {
@@ -66,27 +71,32 @@ struct KeyValue {
 
 struct TensorInfo {
   std::string_view name;
-  TensorView view;      ///< data checked to lie inside the file; its address is a multiple of kTensorAlign
-  int64_t offset = 0;   ///< from the start of the data section of its file
-  int shard = 0;        ///< which file of a split model
+  TensorView
+      view;  ///< data checked to lie inside the file; its address is a multiple of kTensorAlign
+  int64_t offset = 0;  ///< from the start of the data section of its file
+  int shard = 0;       ///< which file of a split model
   int n_dims = 1;
 };
 
 struct ReadOptions {
   bool use_mmap = true;    ///< false reads the tensor data into memory
   bool all_shards = true;  ///< a -00001-of-0000N file opens its siblings too
-  /// Only keys and tensor records are wanted: data is not looked for (nor need it be there), every view.data is null.
+  /// Only keys and tensor records are wanted: data is not looked for (nor need it be there), every
+  /// view.data is null.
   bool header_only = false;
 };
 
 /// A parsed file (or set of split files). Immutable and safe to share between threads.
 class Reader {
  public:
-  /// Errors: kNotFound, kIo, kCorrupt, kUnsupported, kOutOfMemory; one line naming file, key or tensor, and value.
-  /// Allocates at most the size of the files plus 64 MiB, whatever they say.
-  static Result<std::shared_ptr<const Reader>> open(const std::string& path, const ReadOptions& options = {});
-  /// Parses a whole file held in memory (fuzzing, tests); the bytes must outlive the Reader. One shard only.
-  static Result<std::shared_ptr<const Reader>> parse(std::span<const std::byte> bytes, std::string name,
+  /// Errors: kNotFound, kIo, kCorrupt, kUnsupported, kOutOfMemory; one line naming file, key or
+  /// tensor, and value. Allocates at most the size of the files plus 64 MiB, whatever they say.
+  static Result<std::shared_ptr<const Reader>> open(const std::string& path,
+                                                    const ReadOptions& options = {});
+  /// Parses a whole file held in memory (fuzzing, tests); the bytes must outlive the Reader. One
+  /// shard only.
+  static Result<std::shared_ptr<const Reader>> parse(std::span<const std::byte> bytes,
+                                                     std::string name,
                                                      const ReadOptions& options = {});
   ~Reader();
 
@@ -97,13 +107,13 @@ class Reader {
   int n_shards() const;
   bool is_mmapped() const;
 
-  std::span<const KeyValue> kvs() const;        ///< of the first shard, in file order
-  std::span<const TensorInfo> tensors() const;  ///< in file order, shard after shard
-  const Value* find(std::string_view key) const;             ///< nullptr when missing
+  std::span<const KeyValue> kvs() const;          ///< of the first shard, in file order
+  std::span<const TensorInfo> tensors() const;    ///< in file order, shard after shard
+  const Value* find(std::string_view key) const;  ///< nullptr when missing
   const TensorInfo* find_tensor(std::string_view name) const;
 
-  /// Typed access whose errors name file, key and value. The two-argument forms give `fallback` only when the key is
-  /// missing; a key of the wrong type is always an error.
+  /// Typed access whose errors name file, key and value. The two-argument forms give `fallback`
+  /// only when the key is missing; a key of the wrong type is always an error.
   Result<int64_t> get_int(std::string_view key) const;
   Result<int64_t> get_int(std::string_view key, int64_t fallback) const;
   Result<double> get_float(std::string_view key) const;

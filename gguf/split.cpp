@@ -21,12 +21,15 @@ const Value* find(std::span<const KeyValue> kvs, std::string_view key) {
   return nullptr;
 }
 
-Result<int64_t> split_key(std::span<const KeyValue> kvs, std::string_view key, int64_t max, const std::string& path) {
+Result<int64_t> split_key(std::span<const KeyValue> kvs, std::string_view key, int64_t max,
+                          const std::string& path) {
   const Value* v = find(kvs, key);
-  if (v == nullptr) return make_error(ErrorCode::kCorrupt, "{}: key '{}' is missing in a split file", path, key);
+  if (v == nullptr)
+    return make_error(ErrorCode::kCorrupt, "{}: key '{}' is missing in a split file", path, key);
   const Result<int64_t> i = v->as_int();
   if (!i.ok() || *i < 0 || *i > max) {
-    return make_error(ErrorCode::kCorrupt, "{}: key '{}' is {}, 0 to {} is expected", path, key, describe(*v), max);
+    return make_error(ErrorCode::kCorrupt, "{}: key '{}' is {}, 0 to {} is expected", path, key,
+                      describe(*v), max);
   }
   return *i;
 }
@@ -44,7 +47,8 @@ Result<void> copy_keys(const Reader& in, Writer& out) {
 
 Result<void> copy_tensors(const Reader& in, std::span<const TensorInfo> tensors, Writer& out) {
   for (const TensorInfo& t : tensors) {
-    INFER_TRY(out.add_tensor(t.name, t.view.type, std::span(t.view.ne).first(static_cast<size_t>(t.n_dims))));
+    INFER_TRY(out.add_tensor(t.name, t.view.type,
+                             std::span(t.view.ne).first(static_cast<size_t>(t.n_dims))));
   }
   INFER_TRY(out.begin());
   for (const TensorInfo& t : tensors) {
@@ -80,8 +84,8 @@ Result<SplitInfo> read_split_info(std::span<const KeyValue> kvs, const std::stri
   SplitInfo info;
   if (find(kvs, keys::kSplitCount) == nullptr) {
     if (find(kvs, keys::kSplitNo) == nullptr) return info;
-    return make_error(ErrorCode::kCorrupt, "{}: key '{}' is there, '{}' is missing", path, keys::kSplitNo,
-                      keys::kSplitCount);
+    return make_error(ErrorCode::kCorrupt, "{}: key '{}' is there, '{}' is missing", path,
+                      keys::kSplitNo, keys::kSplitCount);
   }
   INFER_ASSIGN(info.count, split_key(kvs, keys::kSplitCount, kMaxSplits, path));
   if (info.count <= 1) return info;
@@ -97,19 +101,22 @@ std::string split_path(const std::string& prefix, int64_t no, int64_t count) {
 Result<std::string> split_prefix(const std::string& path, int64_t no, int64_t count) {
   const std::string ending = split_path("", no, count);
   if (path.size() <= ending.size() || !std::string_view(path).ends_with(ending)) {
-    return make_error(ErrorCode::kCorrupt, "{}: is file {} of {} of a split model, its name must end in '{}'", path,
+    return make_error(ErrorCode::kCorrupt,
+                      "{}: is file {} of {} of a split model, its name must end in '{}'", path,
                       no + 1, count, ending);
   }
   return path.substr(0, path.size() - ending.size());
 }
 
-Result<int64_t> write_split(const Reader& in, const std::string& prefix, const SplitOptions& options) {
+Result<int64_t> write_split(const Reader& in, const std::string& prefix,
+                            const SplitOptions& options) {
   const std::vector<size_t> begins = plan_splits(in, options);
   const auto count = static_cast<int64_t>(begins.size());
   const size_t n_tensors = in.tensors().size();
   if (count > kMaxSplits) {
-    return make_error(ErrorCode::kInvalidArgument, "{}: would become {} files, at most {} are allowed", in.path(),
-                      count, kMaxSplits);
+    return make_error(ErrorCode::kInvalidArgument,
+                      "{}: would become {} files, at most {} are allowed", in.path(), count,
+                      kMaxSplits);
   }
   for (int64_t no = 0; no < count; ++no) {
     const size_t from = begins[static_cast<size_t>(no)];

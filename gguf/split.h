@@ -7,13 +7,14 @@
 #include "core/base/result.h"
 #include "gguf/reader.h"
 
-/// Models split over files "<prefix>-00001-of-00003.gguf", as llama.cpp names and marks them: the first holds all
-/// keys, every one split.no (from 0), split.count and split.tensors.count (of all files together).
+/// Models split over files "<prefix>-00001-of-00003.gguf", as llama.cpp names and marks them: the
+/// first holds all keys, every one split.no (from 0), split.count and split.tensors.count (of all
+/// files together).
 namespace infer::gguf {
 
 struct SplitInfo {
   int64_t no = 0;
-  int64_t count = 0;      ///< 0 or 1: not split
+  int64_t count = 0;  ///< 0 or 1: not split
   int64_t n_tensors = 0;
 };
 
@@ -27,11 +28,13 @@ Result<std::string> split_prefix(const std::string& path, int64_t no, int64_t co
 
 struct SplitOptions {
   int64_t max_tensors = 0;  ///< in one file; 0: no limit
-  int64_t max_bytes = 0;    ///< of padded tensor data in one file, unless one tensor alone is larger; 0: no limit
+  int64_t max_bytes =
+      0;  ///< of padded tensor data in one file, unless one tensor alone is larger; 0: no limit
 };
 
 /// Writes the model in files `<prefix>-0000I-of-0000N.gguf` and gives N. Errors: those of Writer.
-Result<int64_t> write_split(const Reader& in, const std::string& prefix, const SplitOptions& options);
+Result<int64_t> write_split(const Reader& in, const std::string& prefix,
+                            const SplitOptions& options);
 /// Writes all shards as one file, without the split.* keys.
 Result<void> write_merged(const Reader& in, const std::string& path);
 

@@ -10,22 +10,30 @@
 namespace infer::gguf {
 namespace {
 
-constexpr std::array<std::string_view, 13> kTypeNames = {"u8",   "i8",  "u16", "i16", "u32", "i32", "f32",
-                                                         "bool", "str", "arr", "u64", "i64", "f64"};
+constexpr std::array<std::string_view, 13> kTypeNames = {
+    "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "str", "arr", "u64", "i64", "f64"};
 
 Error wrong_type(ValueType got, std::string_view wanted) {
-  return make_error(ErrorCode::kCorrupt, "value of type {} where {} is expected", name_of(got), wanted);
+  return make_error(ErrorCode::kCorrupt, "value of type {} where {} is expected", name_of(got),
+                    wanted);
 }
 
 Result<int64_t> load_int(ValueType type, const std::byte* p) {
   switch (type) {
-    case ValueType::kU8: return int64_t{load_le<uint8_t>(p)};
-    case ValueType::kI8: return int64_t{load_le<int8_t>(p)};
-    case ValueType::kU16: return int64_t{load_le<uint16_t>(p)};
-    case ValueType::kI16: return int64_t{load_le<int16_t>(p)};
-    case ValueType::kU32: return int64_t{load_le<uint32_t>(p)};
-    case ValueType::kI32: return int64_t{load_le<int32_t>(p)};
-    case ValueType::kI64: return load_le<int64_t>(p);
+    case ValueType::kU8:
+      return int64_t{load_le<uint8_t>(p)};
+    case ValueType::kI8:
+      return int64_t{load_le<int8_t>(p)};
+    case ValueType::kU16:
+      return int64_t{load_le<uint16_t>(p)};
+    case ValueType::kI16:
+      return int64_t{load_le<int16_t>(p)};
+    case ValueType::kU32:
+      return int64_t{load_le<uint32_t>(p)};
+    case ValueType::kI32:
+      return int64_t{load_le<int32_t>(p)};
+    case ValueType::kI64:
+      return load_le<int64_t>(p);
     case ValueType::kU64: {
       const auto v = load_le<uint64_t>(p);
       if (v > static_cast<uint64_t>(INT64_MAX)) {
@@ -33,7 +41,8 @@ Result<int64_t> load_int(ValueType type, const std::byte* p) {
       }
       return static_cast<int64_t>(v);
     }
-    default: return wrong_type(type, "an integer");
+    default:
+      return wrong_type(type, "an integer");
   }
 }
 

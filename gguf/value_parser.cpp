@@ -9,17 +9,22 @@ int64_t fixed_bytes(ValueType type) {
   switch (type) {
     case ValueType::kU8:
     case ValueType::kI8:
-    case ValueType::kBool: return 1;
+    case ValueType::kBool:
+      return 1;
     case ValueType::kU16:
-    case ValueType::kI16: return 2;
+    case ValueType::kI16:
+      return 2;
     case ValueType::kU32:
     case ValueType::kI32:
-    case ValueType::kF32: return 4;
+    case ValueType::kF32:
+      return 4;
     case ValueType::kU64:
     case ValueType::kI64:
-    case ValueType::kF64: return 8;
+    case ValueType::kF64:
+      return 8;
     case ValueType::kString:
-    case ValueType::kArray: return 0;
+    case ValueType::kArray:
+      return 0;
   }
   return 0;
 }
@@ -27,15 +32,16 @@ int64_t fixed_bytes(ValueType type) {
 bool is_known_value_type(uint32_t id) { return id <= static_cast<uint32_t>(ValueType::kF64); }
 
 Error ValueParser::truncated(const Cursor& cursor) const {
-  return make_error(ErrorCode::kCorrupt, "{}: file ends inside key '{}' (at byte {}, {} left)", file_, printable(key_),
-                    cursor.pos(), cursor.remaining());
+  return make_error(ErrorCode::kCorrupt, "{}: file ends inside key '{}' (at byte {}, {} left)",
+                    file_, printable(key_), cursor.pos(), cursor.remaining());
 }
 
 Result<ValueType> ValueParser::parse_type(Cursor& cursor) const {
   const auto id = cursor.read<uint32_t>();
   if (!id) return truncated(cursor);
   if (!is_known_value_type(*id)) {
-    return make_error(ErrorCode::kCorrupt, "{}: key '{}' has unknown value type {}", file_, printable(key_), *id);
+    return make_error(ErrorCode::kCorrupt, "{}: key '{}' has unknown value type {}", file_,
+                      printable(key_), *id);
   }
   return static_cast<ValueType>(*id);
 }
@@ -50,7 +56,8 @@ Result<Value> ValueParser::parse(Cursor& cursor, ValueType type) const {
     const auto length = cursor.read<uint64_t>();
     if (!length) return truncated(cursor);
     if (*length > cursor.remaining()) {
-      return make_error(ErrorCode::kCorrupt, "{}: key '{}' is a string of {} bytes, {} are left in the file", file_,
+      return make_error(ErrorCode::kCorrupt,
+                        "{}: key '{}' is a string of {} bytes, {} are left in the file", file_,
                         printable(key_), *length, cursor.remaining());
     }
     v.n_bytes_ = static_cast<int64_t>(*length);
@@ -68,7 +75,8 @@ Result<void> ValueParser::parse_strings(Cursor& cursor, Value& out) const {
     const auto length = cursor.read<uint64_t>();
     if (!length) return truncated(cursor);
     if (!cursor.skip(*length)) {
-      return make_error(ErrorCode::kCorrupt, "{}: key '{}' has string {} of {} bytes, {} are left in the file", file_,
+      return make_error(ErrorCode::kCorrupt,
+                        "{}: key '{}' has string {} of {} bytes, {} are left in the file", file_,
                         printable(key_), i, *length, cursor.remaining());
     }
   }
@@ -77,8 +85,8 @@ Result<void> ValueParser::parse_strings(Cursor& cursor, Value& out) const {
 
 Result<Value> ValueParser::parse_array(Cursor& cursor, int depth) const {
   if (depth > kMaxDepth) {
-    return make_error(ErrorCode::kUnsupported, "{}: key '{}' has arrays nested more than {} deep", file_,
-                      printable(key_), kMaxDepth);
+    return make_error(ErrorCode::kUnsupported, "{}: key '{}' has arrays nested more than {} deep",
+                      file_, printable(key_), kMaxDepth);
   }
   Value v;
   v.type_ = ValueType::kArray;
@@ -89,7 +97,8 @@ Result<Value> ValueParser::parse_array(Cursor& cursor, int depth) const {
   // An inner array takes at least its type and count, a string at least its length.
   const int64_t least = fixed > 0 ? fixed : (v.elem_ == ValueType::kArray ? 12 : 8);
   if (*n > cursor.remaining() / static_cast<uint64_t>(least)) {
-    return make_error(ErrorCode::kCorrupt, "{}: key '{}' is an array of {} {}, {} bytes are left in the file", file_,
+    return make_error(ErrorCode::kCorrupt,
+                      "{}: key '{}' is an array of {} {}, {} bytes are left in the file", file_,
                       printable(key_), *n, name_of(v.elem_), cursor.remaining());
   }
   v.n_ = static_cast<int64_t>(*n);

@@ -89,23 +89,29 @@ Result<void> Writer::open_temporary() {
 }
 
 Result<void> Writer::set_alignment(ValueType type, std::span<const std::byte> value) {
-  if (type != ValueType::kU32) return invalid(fmt::format("key '{}' must be a u32", keys::kAlignment));
+  if (type != ValueType::kU32)
+    return invalid(fmt::format("key '{}' must be a u32", keys::kAlignment));
   const auto alignment = load_le<uint32_t>(value.data());
   if (!std::has_single_bit(alignment) || alignment > kMaxAlignment) {
-    return invalid(fmt::format("key '{}' = {} is no power of two up to {}", keys::kAlignment, alignment, kMaxAlignment));
+    return invalid(fmt::format("key '{}' = {} is no power of two up to {}", keys::kAlignment,
+                               alignment, kMaxAlignment));
   }
   alignment_ = alignment;
   return {};
 }
 
-Result<void> Writer::add_encoded(std::string_view key, ValueType type, std::span<const std::byte> value) {
-  if (state_ != State::kHeader) return invalid(fmt::format("key '{}' comes after begin()", printable(key)));
+Result<void> Writer::add_encoded(std::string_view key, ValueType type,
+                                 std::span<const std::byte> value) {
+  if (state_ != State::kHeader)
+    return invalid(fmt::format("key '{}' comes after begin()", printable(key)));
   if (key.empty() || key.size() > kMaxKeyBytes) {
-    return invalid(fmt::format("key '{}' has {} bytes, 1 to {} are allowed", printable(key), key.size(), kMaxKeyBytes));
+    return invalid(fmt::format("key '{}' has {} bytes, 1 to {} are allowed", printable(key),
+                               key.size(), kMaxKeyBytes));
   }
   if (n_kv_ >= kMaxKeys) return invalid(fmt::format("more than {} keys", kMaxKeys));
   if (key == keys::kAlignment) INFER_TRY(set_alignment(type, value));
-  if (!insert_unique(key_names_, key)) return invalid(fmt::format("key '{}' is added twice", printable(key)));
+  if (!insert_unique(key_names_, key))
+    return invalid(fmt::format("key '{}' is added twice", printable(key)));
   put_string(kv_bytes_, key);
   put(kv_bytes_, static_cast<uint32_t>(type));
   kv_bytes_.insert(kv_bytes_.end(), value.begin(), value.end());
@@ -113,7 +119,9 @@ Result<void> Writer::add_encoded(std::string_view key, ValueType type, std::span
   return {};
 }
 
-Result<void> Writer::add(const KeyValue& kv) { return add_encoded(kv.key, kv.value.type(), kv.value.raw()); }
+Result<void> Writer::add(const KeyValue& kv) {
+  return add_encoded(kv.key, kv.value.type(), kv.value.raw());
+}
 
 Result<void> Writer::add_string(std::string_view key, std::string_view value) {
   std::vector<std::byte> bytes;
@@ -146,28 +154,33 @@ Result<void> Writer::add_strings(std::string_view key, std::span<const std::stri
 }
 
 Result<void> Writer::add_tensor(std::string_view name, DType type, std::span<const int64_t> shape) {
-  if (state_ != State::kHeader) return invalid(fmt::format("tensor '{}' comes after begin()", printable(name)));
-  if (name.empty() || name.size() > kMaxTensorNameBytes || name.find('\0') != std::string_view::npos) {
-    return invalid(fmt::format("tensor '{}': a name has 1 to {} bytes, none of them zero", printable(name),
-                               kMaxTensorNameBytes));
+  if (state_ != State::kHeader)
+    return invalid(fmt::format("tensor '{}' comes after begin()", printable(name)));
+  if (name.empty() || name.size() > kMaxTensorNameBytes ||
+      name.find('\0') != std::string_view::npos) {
+    return invalid(fmt::format("tensor '{}': a name has 1 to {} bytes, none of them zero",
+                               printable(name), kMaxTensorNameBytes));
   }
-  if (tensors_.size() >= kMaxTensors) return invalid(fmt::format("more than {} tensors", kMaxTensors));
+  if (tensors_.size() >= kMaxTensors)
+    return invalid(fmt::format("more than {} tensors", kMaxTensors));
   if (shape.empty() || shape.size() > kMaxDims) {
-    return invalid(fmt::format("tensor '{}' has {} dimensions, 1 to {} are allowed", printable(name), shape.size(),
-                               kMaxDims));
+    return invalid(fmt::format("tensor '{}' has {} dimensions, 1 to {} are allowed",
+                               printable(name), shape.size(), kMaxDims));
   }
   std::optional<int64_t> n_elem = 1;
   for (const int64_t ne : shape) {
     n_elem = ne > 0 && n_elem ? checked_mul(*n_elem, ne) : std::nullopt;
-    if (!n_elem) return invalid(fmt::format("tensor '{}' has a bad dimension {}", printable(name), ne));
+    if (!n_elem)
+      return invalid(fmt::format("tensor '{}' has a bad dimension {}", printable(name), ne));
   }
   const QuantType& q = quant_type(type);
   const auto n_bytes = checked_mul<int64_t>(*n_elem / q.block_len, q.block_bytes);
   if (shape[0] % q.block_len != 0 || !n_bytes) {
-    return invalid(fmt::format("tensor '{}' has rows of {} elements, which {} cannot hold", printable(name), shape[0],
-                               q.name));
+    return invalid(fmt::format("tensor '{}' has rows of {} elements, which {} cannot hold",
+                               printable(name), shape[0], q.name));
   }
-  if (!insert_unique(tensor_names_, name)) return invalid(fmt::format("tensor '{}' is added twice", printable(name)));
+  if (!insert_unique(tensor_names_, name))
+    return invalid(fmt::format("tensor '{}' is added twice", printable(name)));
   put_string(tensor_bytes_, name);
   put(tensor_bytes_, static_cast<uint32_t>(shape.size()));
   for (const int64_t ne : shape) put(tensor_bytes_, ne);
@@ -186,7 +199,8 @@ Result<void> Writer::begin() {
     std::memcpy(tensor_bytes_.data() + offset_places_[i], &value, sizeof(value));
     const auto padded = checked_align_up(tensors_[i].n_bytes, alignment_);
     const auto end = padded ? checked_add(offset, *padded) : std::nullopt;
-    if (!end) return invalid(fmt::format("tensor '{}' ends past 2^63 bytes", printable(tensors_[i].name)));
+    if (!end)
+      return invalid(fmt::format("tensor '{}' ends past 2^63 bytes", printable(tensors_[i].name)));
     offset = *end;
   }
   std::vector<std::byte> head;
@@ -207,9 +221,11 @@ Result<void> Writer::begin() {
 Result<void> Writer::write(std::span<const std::byte> bytes) {
   if (state_ != State::kData) return invalid("tensor data comes before begin() or after an error");
   while (!bytes.empty()) {
-    if (current_ == tensors_.size()) return invalid(fmt::format("{} bytes more than the tensors have", bytes.size()));
+    if (current_ == tensors_.size())
+      return invalid(fmt::format("{} bytes more than the tensors have", bytes.size()));
     const Tensor& t = tensors_[current_];
-    const int64_t n = std::min<int64_t>(t.n_bytes - current_bytes_, static_cast<int64_t>(bytes.size()));
+    const int64_t n =
+        std::min<int64_t>(t.n_bytes - current_bytes_, static_cast<int64_t>(bytes.size()));
     INFER_TRY(write_out(bytes.first(static_cast<size_t>(n))));
     bytes = bytes.subspan(static_cast<size_t>(n));
     current_bytes_ += n;
@@ -224,11 +240,13 @@ Result<void> Writer::write(std::span<const std::byte> bytes) {
 Result<void> Writer::finish() {
   if (state_ != State::kData) return invalid("finish() comes before begin() or after an error");
   if (current_ != tensors_.size()) {
-    return invalid(fmt::format("tensor '{}' has {} of its {} bytes", printable(tensors_[current_].name),
-                               current_bytes_, tensors_[current_].n_bytes));
+    return invalid(fmt::format("tensor '{}' has {} of its {} bytes",
+                               printable(tensors_[current_].name), current_bytes_,
+                               tensors_[current_].n_bytes));
   }
   if (::close(std::exchange(fd_, -1)) != 0) return io_error("cannot close");
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) return io_error("cannot give the file its name");
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0)
+    return io_error("cannot give the file its name");
   state_ = State::kDone;
   return {};
 }

@@ -10,9 +10,10 @@
 namespace infer {
 namespace {
 
-// Ids and sizes agree with ggml.h / ggml-common.h of llama.cpp and with gguf-py 0.19, but for q8_1: gguf-py still has
-// the 40 bytes of its first form (two f32), the block of ggml has two f16 and 36 bytes. Ids are never given twice, so
-// new ones go at the end; ids above these belong to forks and mean different things in each.
+// Ids and sizes agree with ggml.h / ggml-common.h of llama.cpp and with gguf-py 0.19, but for q8_1:
+// gguf-py still has the 40 bytes of its first form (two f32), the block of ggml has two f16 and 36
+// bytes. Ids are never given twice, so new ones go at the end; ids above these belong to forks and
+// mean different things in each.
 constexpr std::array kTypes = {
     QuantType{DType::kF32, "f32", 0, 1, 4},
     QuantType{DType::kF16, "f16", 1, 1, 2},
@@ -64,9 +65,9 @@ struct RemovedType {
   std::string_view name;
 };
 constexpr std::array kRemoved = {
-    RemovedType{4, "q4_2"},          RemovedType{5, "q4_3"},          RemovedType{31, "q4_0_4_4"},
-    RemovedType{32, "q4_0_4_8"},     RemovedType{33, "q4_0_8_8"},     RemovedType{36, "iq4_nl_4_4"},
-    RemovedType{37, "iq4_nl_4_8"},   RemovedType{38, "iq4_nl_8_8"},
+    RemovedType{4, "q4_2"},        RemovedType{5, "q4_3"},        RemovedType{31, "q4_0_4_4"},
+    RemovedType{32, "q4_0_4_8"},   RemovedType{33, "q4_0_8_8"},   RemovedType{36, "iq4_nl_4_4"},
+    RemovedType{37, "iq4_nl_4_8"}, RemovedType{38, "iq4_nl_8_8"},
 };
 
 }  // namespace
@@ -94,7 +95,8 @@ std::string_view removed_type_name(uint32_t id) {
 
 std::optional<DType> dtype_from_name(std::string_view name) {
   const auto same = [](char a, char b) {
-    return std::tolower(static_cast<unsigned char>(a)) == std::tolower(static_cast<unsigned char>(b));
+    return std::tolower(static_cast<unsigned char>(a)) ==
+           std::tolower(static_cast<unsigned char>(b));
   };
   for (const QuantType& t : kTypes) {
     if (std::equal(name.begin(), name.end(), t.name.begin(), t.name.end(), same)) return t.type;

@@ -13,10 +13,11 @@
 #include <sched.h>
 #endif
 
-// One epoch counter starts a run and one pending counter ends it. run() returns only after every worker has left the
-// function, so nobody of an earlier run can still poll the task counter when the next one resets it. Both waits spin
-// for a while and then sleep on a futex (std::atomic::wait). The epoch is advanced by a sequentially consistent RMW:
-// the check for sleepers inside notify must not pass it.
+// One epoch counter starts a run and one pending counter ends it. run() returns only after every
+// worker has left the function, so nobody of an earlier run can still poll the task counter when
+// the next one resets it. Both waits spin for a while and then sleep on a futex
+// (std::atomic::wait). The epoch is advanced by a sequentially consistent RMW: the check for
+// sleepers inside notify must not pass it.
 namespace infer {
 namespace {
 
@@ -120,7 +121,8 @@ ThreadPool::ThreadPool(const Options& options) : impl_(std::make_unique<Impl>())
       options.cpus.empty() ? allowed : std::vector<int>(options.cpus.begin(), options.cpus.end());
   const auto n_wanted = static_cast<size_t>(options.n_threads);
   // With more threads than cores a spinning thread only keeps a working one off its core.
-  if (allowed.empty() || n_wanted <= allowed.size()) p.spin = std::chrono::microseconds(options.spin_us);
+  if (allowed.empty() || n_wanted <= allowed.size())
+    p.spin = std::chrono::microseconds(options.spin_us);
   p.workers.reserve(n_wanted - 1);
   // Workers read n_threads, stop, fn only after the first epoch, when the team is complete.
   try {

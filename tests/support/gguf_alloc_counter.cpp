@@ -59,12 +59,20 @@ using infer::test::release;
 
 void* operator new(std::size_t n) { return or_throw(counted(std::malloc(n == 0 ? 1 : n))); }
 void* operator new[](std::size_t n) { return or_throw(counted(std::malloc(n == 0 ? 1 : n))); }
-void* operator new(std::size_t n, const std::nothrow_t&) noexcept { return counted(std::malloc(n == 0 ? 1 : n)); }
-void* operator new[](std::size_t n, const std::nothrow_t&) noexcept { return counted(std::malloc(n == 0 ? 1 : n)); }
+void* operator new(std::size_t n, const std::nothrow_t&) noexcept {
+  return counted(std::malloc(n == 0 ? 1 : n));
+}
+void* operator new[](std::size_t n, const std::nothrow_t&) noexcept {
+  return counted(std::malloc(n == 0 ? 1 : n));
+}
 void* operator new(std::size_t n, std::align_val_t a) { return or_throw(aligned(n, a)); }
 void* operator new[](std::size_t n, std::align_val_t a) { return or_throw(aligned(n, a)); }
-void* operator new(std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept { return aligned(n, a); }
-void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept { return aligned(n, a); }
+void* operator new(std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return aligned(n, a);
+}
+void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return aligned(n, a);
+}
 void operator delete(void* p) noexcept { release(p); }
 void operator delete[](void* p) noexcept { release(p); }
 void operator delete(void* p, std::size_t) noexcept { release(p); }

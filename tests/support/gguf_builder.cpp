@@ -42,13 +42,15 @@ GgufBuilder& GgufBuilder::set_string(std::string_view key, std::string_view valu
   return set_raw(key, kString, std::move(bytes));
 }
 
-GgufBuilder& GgufBuilder::set_strings(std::string_view key, const std::vector<std::string>& values) {
+GgufBuilder& GgufBuilder::set_strings(std::string_view key,
+                                      const std::vector<std::string>& values) {
   Bytes bytes = array_head(kString, values.size());
   for (const std::string& s : values) put_string(bytes, s);
   return set_raw(key, kArray, std::move(bytes));
 }
 
-GgufBuilder& GgufBuilder::set_array_raw(std::string_view key, uint32_t elem_type, uint64_t count, Bytes body) {
+GgufBuilder& GgufBuilder::set_array_raw(std::string_view key, uint32_t elem_type, uint64_t count,
+                                        Bytes body) {
   Bytes bytes = array_head(elem_type, count);
   bytes.insert(bytes.end(), body.begin(), body.end());
   return set_raw(key, kArray, std::move(bytes));
@@ -65,16 +67,19 @@ GgufBuilder::Kv& GgufBuilder::kv(std::string_view key) {
   return *it;
 }
 
-GgufBuilder& GgufBuilder::add_tensor(std::string_view name, DType type, const std::vector<int64_t>& shape) {
+GgufBuilder& GgufBuilder::add_tensor(std::string_view name, DType type,
+                                     const std::vector<int64_t>& shape) {
   const QuantType& q = quant_type(type);
   int64_t n_elem = 1;
   for (const int64_t ne : shape) n_elem *= ne;
-  tensors.push_back({std::string(name), q.gguf_id, shape, Bytes(static_cast<size_t>(n_elem / q.block_len * q.block_bytes))});
+  tensors.push_back({std::string(name), q.gguf_id, shape,
+                     Bytes(static_cast<size_t>(n_elem / q.block_len * q.block_bytes))});
   return *this;
 }
 
 GgufBuilder::Tensor& GgufBuilder::tensor(std::string_view name) {
-  const auto it = std::find_if(tensors.begin(), tensors.end(), [&](const Tensor& t) { return t.name == name; });
+  const auto it =
+      std::find_if(tensors.begin(), tensors.end(), [&](const Tensor& t) { return t.name == name; });
   INFER_CHECK(it != tensors.end(), "no tensor {}", name);
   return *it;
 }
@@ -122,12 +127,19 @@ GgufBuilder good_gguf() {
   b.set<int32_t>("a.i32", -2000000000).set<float>("a.f32", 1.5f).set<bool>("a.bool", true);
   b.set<uint64_t>("a.u64", UINT64_MAX).set<int64_t>("a.i64", INT64_MIN).set<double>("a.f64", 1e300);
   b.set_string("a.empty", "").set_string("a.text", "caf\xc3\xa9");
-  b.set_array<uint8_t>("b.u8", {1, 2, 255}).set_array<int8_t>("b.i8", {-1, 2}).set_array<uint16_t>("b.u16", {65535});
-  b.set_array<int16_t>("b.i16", {-5, 6, 7}).set_array<uint32_t>("b.u32", {1u << 31}).set_array<int32_t>("b.i32", {});
+  b.set_array<uint8_t>("b.u8", {1, 2, 255})
+      .set_array<int8_t>("b.i8", {-1, 2})
+      .set_array<uint16_t>("b.u16", {65535});
+  b.set_array<int16_t>("b.i16", {-5, 6, 7})
+      .set_array<uint32_t>("b.u32", {1u << 31})
+      .set_array<int32_t>("b.i32", {});
   b.set_array<float>("b.f32", {0.5f, -2.0f}).set_array<bool>("b.bool", {true, false, true});
-  b.set_array<uint64_t>("b.u64", {1, UINT64_MAX}).set_array<int64_t>("b.i64", {-1}).set_array<double>("b.f64", {0.25});
+  b.set_array<uint64_t>("b.u64", {1, UINT64_MAX})
+      .set_array<int64_t>("b.i64", {-1})
+      .set_array<double>("b.f64", {0.25});
   std::vector<std::string> strings;
-  for (int i = 0; i < 50; ++i) strings.push_back(std::string(static_cast<size_t>(i % 7), static_cast<char>('a' + i % 26)));
+  for (int i = 0; i < 50; ++i)
+    strings.push_back(std::string(static_cast<size_t>(i % 7), static_cast<char>('a' + i % 26)));
   b.set_strings("b.str", strings);
   Bytes nested = GgufBuilder::array_head(4, 2);  // [[7, 8], []]
   put<uint32_t>(nested, 7);
@@ -136,10 +148,12 @@ GgufBuilder good_gguf() {
   nested.insert(nested.end(), empty.begin(), empty.end());
   b.set_array_raw("b.arr", GgufBuilder::kArray, 2, nested);
   b.add_tensor("t.f32", DType::kF32, {5}).add_tensor("t.f16", DType::kF16, {3, 2});
-  b.add_tensor("t.q4_0", DType::kQ4_0, {64, 2, 2}).add_tensor("t.q6_k", DType::kQ6_K, {256, 1, 1, 2});
+  b.add_tensor("t.q4_0", DType::kQ4_0, {64, 2, 2})
+      .add_tensor("t.q6_k", DType::kQ6_K, {256, 1, 1, 2});
   b.add_tensor("t.i8", DType::kI8, {7});
   for (GgufBuilder::Tensor& t : b.tensors) {
-    for (size_t i = 0; i < t.data.size(); ++i) t.data[i] = static_cast<std::byte>(i * 7 + t.name.size());
+    for (size_t i = 0; i < t.data.size(); ++i)
+      t.data[i] = static_cast<std::byte>(i * 7 + t.name.size());
   }
   return b;
 }
@@ -155,7 +169,8 @@ uint64_t touch_value(const gguf::Value& v) {
   if (const auto s = v.as_string(); s.ok()) sum += s->size();
   if (!v.is_array()) return sum;
   // Inner arrays are reached by walking: a few are enough, their bytes have been read above.
-  const int64_t n = v.elem_type() == gguf::ValueType::kArray ? std::min<int64_t>(v.size(), 8) : v.size();
+  const int64_t n =
+      v.elem_type() == gguf::ValueType::kArray ? std::min<int64_t>(v.size(), 8) : v.size();
   for (int64_t i = 0; i < n; ++i) {
     if (const auto x = v.int_at(i); x.ok()) sum += static_cast<uint64_t>(*x);
     if (const auto x = v.float_at(i); x.ok()) sum += *x > 0 ? 1 : 0;
@@ -179,8 +194,10 @@ uint64_t touch_everything(const gguf::Reader& file) {
   for (const gguf::TensorInfo& t : file.tensors()) {
     INFER_CHECK(file.find_tensor(t.name) == &t, "tensor {} not found again", t.name);
     if (t.view.data == nullptr) continue;  // header only
-    INFER_CHECK(reinterpret_cast<uintptr_t>(t.view.data) % gguf::kTensorAlign == 0, "tensor {} not aligned", t.name);
-    for (int64_t i = 0; i < t.view.n_bytes; ++i) sum = sum * 31 + static_cast<uint64_t>(t.view.data[i]);
+    INFER_CHECK(reinterpret_cast<uintptr_t>(t.view.data) % gguf::kTensorAlign == 0,
+                "tensor {} not aligned", t.name);
+    for (int64_t i = 0; i < t.view.n_bytes; ++i)
+      sum = sum * 31 + static_cast<uint64_t>(t.view.data[i]);
   }
   return sum;
 }

@@ -1,6 +1,7 @@
 #include "tests/support/gguf_image.h"
 
 #include <algorithm>
+#include <cstring>
 #include <fstream>
 #include <span>
 #include <type_traits>
@@ -21,14 +22,18 @@ class Sink {
   template <class T>
   void put(T value) {
     static_assert(std::is_trivially_copyable_v<T>);
-    const auto* p = reinterpret_cast<const std::byte*>(&value);
-    bytes_.insert(bytes_.end(), p, p + sizeof(T));
+    append(std::as_bytes(std::span(&value, 1)));
   }
   void put_string(std::string_view text) {
     put(static_cast<uint64_t>(text.size()));
     append(std::as_bytes(std::span(text)));
   }
-  void append(std::span<const std::byte> data) { bytes_.insert(bytes_.end(), data.begin(), data.end()); }
+  void append(std::span<const std::byte> data) {
+    if (data.empty()) return;
+    const size_t at = bytes_.size();
+    bytes_.resize(at + data.size());
+    std::memcpy(bytes_.data() + at, data.data(), data.size());
+  }
   void pad() { bytes_.resize(align_up(bytes_.size(), kAlignment)); }
   std::vector<std::byte> take() { return std::move(bytes_); }
 

@@ -48,21 +48,28 @@ std::string human_bytes(int64_t n) {
 
 std::string string_key(const Reader& file, std::string_view key) {
   const Value* v = file.find(key);
-  return v == nullptr ? "-" : v->type() == ValueType::kString ? gguf::printable(*v->as_string()) : gguf::describe(*v);
+  return v == nullptr                      ? "-"
+         : v->type() == ValueType::kString ? gguf::printable(*v->as_string())
+                                           : gguf::describe(*v);
 }
 
 std::string shape_text(const TensorInfo& t) {
   std::string out = "[";
-  for (int d = 0; d < t.n_dims; ++d) out += fmt::format("{}{}", d == 0 ? "" : ", ", t.view.ne[static_cast<size_t>(d)]);
+  for (int d = 0; d < t.n_dims; ++d)
+    out += fmt::format("{}{}", d == 0 ? "" : ", ", t.view.ne[static_cast<size_t>(d)]);
   return out + "]";
 }
 
 std::string element_text(const Value& v, int64_t i) {
   switch (v.elem_type()) {
-    case ValueType::kString: return fmt::format("'{}'", gguf::printable(*v.string_at(i), 32));
-    case ValueType::kBool: return fmt::format("{}", *v.bool_at(i));
-    case ValueType::kF32: return fmt::format("{}", static_cast<float>(*v.float_at(i)));
-    case ValueType::kF64: return fmt::format("{}", *v.float_at(i));
+    case ValueType::kString:
+      return fmt::format("'{}'", gguf::printable(*v.string_at(i), 32));
+    case ValueType::kBool:
+      return fmt::format("{}", *v.bool_at(i));
+    case ValueType::kF32:
+      return fmt::format("{}", static_cast<float>(*v.float_at(i)));
+    case ValueType::kF64:
+      return fmt::format("{}", *v.float_at(i));
     case ValueType::kArray: {
       const Result<Value> inner = v.array_at(i);
       return inner.ok() ? gguf::describe(*inner) : "?";
@@ -79,16 +86,21 @@ std::string value_text(const Value& v) {
   std::string out = gguf::describe(v);
   if (!v.is_array() || v.size() == 0) return out;
   out += ": ";
-  for (int64_t i = 0; i < std::min(v.size(), kShown); ++i) out += (i == 0 ? "" : ", ") + element_text(v, i);
+  for (int64_t i = 0; i < std::min(v.size(), kShown); ++i)
+    out += (i == 0 ? "" : ", ") + element_text(v, i);
   return v.size() > kShown ? out + ", ..." : out;
 }
 
 ordered_json scalar_json(const Value& v) {
   switch (v.type()) {
-    case ValueType::kString: return std::string(*v.as_string());
-    case ValueType::kBool: return *v.as_bool();
-    case ValueType::kF32: return static_cast<float>(*v.as_float());
-    case ValueType::kF64: return *v.as_float();
+    case ValueType::kString:
+      return std::string(*v.as_string());
+    case ValueType::kBool:
+      return *v.as_bool();
+    case ValueType::kF32:
+      return static_cast<float>(*v.as_float());
+    case ValueType::kF64:
+      return *v.as_float();
     default: {
       const Result<int64_t> i = v.as_int();
       return i.ok() ? ordered_json(*i) : ordered_json(gguf::describe(v));
@@ -100,11 +112,21 @@ ordered_json array_json(const Value& v) {
   ordered_json out = ordered_json::array();
   for (int64_t i = 0; i < v.size(); ++i) {
     switch (v.elem_type()) {
-      case ValueType::kString: out.push_back(std::string(*v.string_at(i))); break;
-      case ValueType::kBool: out.push_back(*v.bool_at(i)); break;
-      case ValueType::kF32: out.push_back(static_cast<float>(*v.float_at(i))); break;
-      case ValueType::kF64: out.push_back(*v.float_at(i)); break;
-      case ValueType::kArray: out.push_back(array_json(*v.array_at(i))); break;
+      case ValueType::kString:
+        out.push_back(std::string(*v.string_at(i)));
+        break;
+      case ValueType::kBool:
+        out.push_back(*v.bool_at(i));
+        break;
+      case ValueType::kF32:
+        out.push_back(static_cast<float>(*v.float_at(i)));
+        break;
+      case ValueType::kF64:
+        out.push_back(*v.float_at(i));
+        break;
+      case ValueType::kArray:
+        out.push_back(array_json(*v.array_at(i)));
+        break;
       default: {
         const Result<int64_t> n = v.int_at(i);
         out.push_back(n.ok() ? ordered_json(*n) : ordered_json("u64 of 2^63 or more"));
@@ -125,16 +147,16 @@ std::string info_text(const Reader& file, const InfoOptions& options) {
   int64_t n_elem = 0;
   for (const auto& [type, s] : sums) n_elem += s.n_elem;
   line("file", gguf::printable(file.path(), 4096));
-  line("format", fmt::format("GGUF {}, alignment {}, {} file{}", file.version(), file.alignment(), file.n_shards(),
-                             file.n_shards() == 1 ? "" : "s"));
+  line("format", fmt::format("GGUF {}, alignment {}, {} file{}", file.version(), file.alignment(),
+                             file.n_shards(), file.n_shards() == 1 ? "" : "s"));
   line("size", fmt::format("{} ({} bytes)", human_bytes(file.file_bytes()), file.file_bytes()));
   line("architecture", string_key(file, gguf::keys::kArchitecture));
   line("name", string_key(file, gguf::keys::kName));
   line("keys", fmt::format("{}", file.kvs().size()));
   line("tensors", fmt::format("{}, {} elements", file.tensors().size(), n_elem));
   for (const auto& [type, s] : sums) {
-    line("", fmt::format("{:<8} {:>6} tensors {:>14} elements {:>12}", name_of(type), s.n_tensors, s.n_elem,
-                         human_bytes(s.n_bytes)));
+    line("", fmt::format("{:<8} {:>6} tensors {:>14} elements {:>12}", name_of(type), s.n_tensors,
+                         s.n_elem, human_bytes(s.n_bytes)));
   }
   if (options.kv) {
     for (const KeyValue& kv : file.kvs()) {
@@ -143,8 +165,8 @@ std::string info_text(const Reader& file, const InfoOptions& options) {
   }
   if (options.tensors) {
     for (const TensorInfo& t : file.tensors()) {
-      out += fmt::format("tensor {} {} {} {} bytes at {}{}\n", gguf::printable(t.name), name_of(t.view.type),
-                         shape_text(t), t.view.n_bytes, t.offset,
+      out += fmt::format("tensor {} {} {} {} bytes at {}{}\n", gguf::printable(t.name),
+                         name_of(t.view.type), shape_text(t), t.view.n_bytes, t.offset,
                          file.n_shards() > 1 ? fmt::format(" of file {}", t.shard + 1) : "");
     }
   }
@@ -159,17 +181,22 @@ std::string info_json(const Reader& file, const InfoOptions& options) {
   j["n_files"] = file.n_shards();
   j["file_bytes"] = file.file_bytes();
   const Value* arch = file.find(gguf::keys::kArchitecture);
-  j["architecture"] = arch == nullptr ? ordered_json(nullptr) : arch->is_array() ? array_json(*arch) : scalar_json(*arch);
+  j["architecture"] = arch == nullptr    ? ordered_json(nullptr)
+                      : arch->is_array() ? array_json(*arch)
+                                         : scalar_json(*arch);
   j["n_keys"] = file.kvs().size();
   j["n_tensors"] = file.tensors().size();
   j["types"] = ordered_json::object();
   for (const auto& [type, s] : sum_by_type(file)) {
-    j["types"][std::string(name_of(type))] = {{"n_tensors", s.n_tensors}, {"n_elem", s.n_elem}, {"n_bytes", s.n_bytes}};
+    j["types"][std::string(name_of(type))] = {
+        {"n_tensors", s.n_tensors}, {"n_elem", s.n_elem}, {"n_bytes", s.n_bytes}};
   }
   if (options.kv) {
-    j["kv"] = ordered_json::array();  // not an object: keys need not be UTF-8, and their order is the file's
+    j["kv"] = ordered_json::array();  // not an object: keys need not be UTF-8, and their order is
+                                      // the file's
     for (const KeyValue& kv : file.kvs()) {
-      ordered_json item = {{"key", std::string(kv.key)}, {"type", std::string(name_of(kv.value.type()))}};
+      ordered_json item = {{"key", std::string(kv.key)},
+                           {"type", std::string(name_of(kv.value.type()))}};
       if (kv.value.is_array()) item["elem_type"] = std::string(name_of(kv.value.elem_type()));
       item["value"] = kv.value.is_array() ? array_json(kv.value) : scalar_json(kv.value);
       j["kv"].push_back(std::move(item));

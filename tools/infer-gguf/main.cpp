@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "core/base/checked.h"
 #include "gguf/audit.h"
@@ -37,7 +37,8 @@ int fail(std::string_view message, int code = kExitFailure) {
   return code;
 }
 
-/// "300M", "2G", "64KiB", "1000": K, M and G are powers of 1000 (as in llama.cpp), KiB, MiB and GiB of 1024.
+/// "300M", "2G", "64KiB", "1000": K, M and G are powers of 1000 (as in llama.cpp), KiB, MiB and GiB
+/// of 1024.
 std::optional<int64_t> parse_size(std::string_view text) {
   struct Unit {
     std::string_view name;
@@ -61,8 +62,10 @@ std::optional<int64_t> parse_size(std::string_view text) {
 }
 
 /// All files of a split model when given the first; one file alone when given a later one.
-Result<std::shared_ptr<const gguf::Reader>> open_for_looking(const std::string& path, bool header_only) {
-  INFER_ASSIGN(auto file, gguf::Reader::open(path, {.all_shards = false, .header_only = header_only}));
+Result<std::shared_ptr<const gguf::Reader>> open_for_looking(const std::string& path,
+                                                             bool header_only) {
+  INFER_ASSIGN(auto file,
+               gguf::Reader::open(path, {.all_shards = false, .header_only = header_only}));
   INFER_ASSIGN(const gguf::SplitInfo split, gguf::read_split_info(file->kvs(), path));
   if (split.count <= 1 || split.no > 0 || header_only) return file;
   return gguf::Reader::open(path);
@@ -71,7 +74,8 @@ Result<std::shared_ptr<const gguf::Reader>> open_for_looking(const std::string& 
 int run_info(const Options& options) {
   const auto file = open_for_looking(options.in, options.header_only);
   if (!file.ok()) return fail(file.error().message);
-  const std::string text = options.json ? info_json(**file, options.info) : info_text(**file, options.info);
+  const std::string text =
+      options.json ? info_json(**file, options.info) : info_text(**file, options.info);
   std::fwrite(text.data(), 1, text.size(), stdout);
   return 0;
 }
@@ -83,11 +87,12 @@ int run_check(const Options& options) {
   for (std::string& p : gguf::audit_tensor_data(**file)) problems.push_back(std::move(p));
   for (const std::string& p : problems) fmt::print("{}: {}\n", options.in, p);
   if (!problems.empty()) {
-    return fail(fmt::format("{}: {} problem{} found", options.in, problems.size(), problems.size() == 1 ? "" : "s"));
+    return fail(fmt::format("{}: {} problem{} found", options.in, problems.size(),
+                            problems.size() == 1 ? "" : "s"));
   }
-  fmt::print("{}: ok, {} keys, {} tensors, {} bytes in {} file{}\n", options.in, (*file)->kvs().size(),
-             (*file)->tensors().size(), (*file)->file_bytes(), (*file)->n_shards(),
-             (*file)->n_shards() == 1 ? "" : "s");
+  fmt::print("{}: ok, {} keys, {} tensors, {} bytes in {} file{}\n", options.in,
+             (*file)->kvs().size(), (*file)->tensors().size(), (*file)->file_bytes(),
+             (*file)->n_shards(), (*file)->n_shards() == 1 ? "" : "s");
   return 0;
 }
 
@@ -119,17 +124,25 @@ int run(int argc, char** argv) {
   info->add_flag("--json", o.json, "one JSON object");
   info->add_flag("--tensors", o.info.tensors, "list every tensor");
   info->add_flag("--kv", o.info.kv, "list every key");
-  info->add_flag("--header-only", o.header_only, "this file alone, whose tensor data may be missing (a download)");
-  info->add_option("FILE", o.in, "a GGUF file; the first of a split model stands for all")->required();
+  info->add_flag("--header-only", o.header_only,
+                 "this file alone, whose tensor data may be missing (a download)");
+  info->add_option("FILE", o.in, "a GGUF file; the first of a split model stands for all")
+      ->required();
 
-  CLI::App* check = app.add_subcommand("check", "check structure, tokenizer tables and tensor data; exit 1 if wrong");
+  CLI::App* check = app.add_subcommand(
+      "check", "check structure, tokenizer tables and tensor data; exit 1 if wrong");
   check->add_option("FILE", o.in, "a GGUF file, or the first of a split model")->required();
 
   CLI::App* split = app.add_subcommand("split", "write OUT-PREFIX-0000I-of-0000N.gguf");
   auto* limit = split->add_option_group("limit", "one of");
-  limit->add_option("--max-tensors", o.max_tensors, "tensors in one file")->check(CLI::Range(int64_t{1}, INT64_MAX));
-  limit->add_option("--max-size", o.max_size, "tensor bytes in one file: 300M, 2G (powers of 1000), 64KiB, 2GiB")
-      ->check([](const std::string& s) { return parse_size(s) ? std::string() : "'" + s + "' is not a size"; });
+  limit->add_option("--max-tensors", o.max_tensors, "tensors in one file")
+      ->check(CLI::Range(int64_t{1}, INT64_MAX));
+  limit
+      ->add_option("--max-size", o.max_size,
+                   "tensor bytes in one file: 300M, 2G (powers of 1000), 64KiB, 2GiB")
+      ->check([](const std::string& s) {
+        return parse_size(s) ? std::string() : "'" + s + "' is not a size";
+      });
   limit->require_option(1);
   split->add_option("IN", o.in, "a GGUF file, or the first of a split model")->required();
   split->add_option("OUT-PREFIX", o.out, "path and name up to -00001-of-...")->required();
