@@ -9,7 +9,8 @@
 namespace infer::kern {
 namespace {
 
-/// One ISA level of this build. A level includes those before it: its install functions overwrite theirs.
+/// One ISA level of this build. A level includes those before it: its install functions overwrite
+/// theirs.
 struct IsaLevel {
   const char* name;
   bool (*supported)(const CpuFeatures& cpu);
@@ -59,11 +60,12 @@ Result<CpuKernels> select_kernels(const CpuFeatures& cpu, std::string_view isa) 
     if (isa.empty() ? l.supported(cpu) : isa == l.name) wanted = &l;
   }
   if (wanted == nullptr) {
-    return make_error(ErrorCode::kInvalidArgument, "--isa {}: unknown level (this build has {})", isa,
-                      join_levels(nullptr));
+    return make_error(ErrorCode::kInvalidArgument, "--isa {}: unknown level (this build has {})",
+                      isa, join_levels(nullptr));
   }
   if (!wanted->supported(cpu)) {
-    return make_error(ErrorCode::kUnsupported, "--isa {}: this CPU lacks it (it has {})", isa, join_levels(&cpu));
+    return make_error(ErrorCode::kUnsupported, "--isa {}: this CPU lacks it (it has {})", isa,
+                      join_levels(&cpu));
   }
   CpuKernels table;
   for (const IsaLevel* l = kLevels; l <= wanted; ++l) {

@@ -1,4 +1,5 @@
-// decode_row against gguf-py's dequantize, bit for bit (tests/data/make_quant_blocks.py made the values).
+// decode_row against gguf-py's dequantize, bit for bit (tests/data/make_quant_blocks.py made the
+// values).
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -37,7 +38,8 @@ std::vector<GoldenRecord> read_golden() {
     r.blocks.resize(head[2]);
     r.values.resize(head[1]);
     std::memcpy(r.blocks.data(), bytes.data() + at, r.blocks.size());
-    std::memcpy(r.values.data(), bytes.data() + at + r.blocks.size(), r.values.size() * sizeof(float));
+    std::memcpy(r.values.data(), bytes.data() + at + r.blocks.size(),
+                r.values.size() * sizeof(float));
     at += r.blocks.size() + r.values.size() * sizeof(float);
     records.push_back(std::move(r));
   }

@@ -8,8 +8,8 @@ namespace {
 
 using kern::GluKind;
 
-/// What an f32 result below the normal range may be off by: such exponentials are flushed.
-constexpr double kTiny = 1e-36;
+/// Exponentials below the normal range are flushed to 0: |x| 2^-126 for |x| <= 110.
+constexpr double kTiny = 110 * 0x1p-126;
 
 class Elementwise : public IsaTest {
  protected:
@@ -18,9 +18,9 @@ class Elementwise : public IsaTest {
   static std::vector<float> sweep() {
     std::vector<float> x;
     for (int i = -440000; i <= 440000; ++i) x.push_back(static_cast<float>(i) * 0.00025f);
-    for (float f = 1e-44f; f < 1e4f; f *= 1.01f) {
-      x.push_back(f);
-      x.push_back(-f);
+    for (double f = 1e-44; f < 1e4; f *= 1.01) {
+      x.push_back(static_cast<float>(f));
+      x.push_back(static_cast<float>(-f));
     }
     return x;
   }

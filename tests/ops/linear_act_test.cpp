@@ -1,4 +1,5 @@
-// Activations in 8 bits: error bound, block sums, edge cases, and the same bytes from every ISA level.
+// Activations in 8 bits: error bound, block sums, edge cases, and the same bytes from every ISA
+// level.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -18,18 +19,21 @@ using kern::ActBlock;
 
 std::vector<ActBlock> quantise(const std::vector<float>& x) {
   std::vector<ActBlock> blocks(x.size() / 32);
-  kern::generic::prepare_q8(x.data(), static_cast<int64_t>(x.size()), reinterpret_cast<std::byte*>(blocks.data()));
+  kern::generic::prepare_q8(x.data(), static_cast<int64_t>(x.size()),
+                            reinterpret_cast<std::byte*>(blocks.data()));
   return blocks;
 }
 
-/// Blocks of many magnitudes: normal values times powers of two, ties, signed zeros, one value alone, constants.
+/// Blocks of many magnitudes: normal values times powers of two, ties, signed zeros, one value
+/// alone, constants.
 std::vector<float> varied_inputs(std::mt19937_64& rng) {
   std::normal_distribution<float> dist;
   std::vector<float> x;
   for (int exponent = -140; exponent <= 120; exponent += 4) {
     for (int i = 0; i < 32; ++i) x.push_back(std::ldexp(dist(rng), exponent));
   }
-  for (int i = 0; i < 32; ++i) x.push_back(i == 0 ? 127.0f : static_cast<float>(i) - 15.5f);  // ties, d = 1
+  for (int i = 0; i < 32; ++i)
+    x.push_back(i == 0 ? 127.0f : static_cast<float>(i) - 15.5f);  // ties, d = 1
   for (int i = 0; i < 32; ++i) x.push_back(i % 2 == 0 ? 0.0f : -0.0f);
   for (int i = 0; i < 32; ++i) x.push_back(i == 17 ? -3.0f : 0.0f);
   for (int i = 0; i < 32; ++i) x.push_back(-0.3f);
@@ -48,8 +52,10 @@ TEST(ActQ8, RoundsToNearestWithExactSums) {
     for (size_t i = 0; i < 32; ++i) {
       sum[i / 16] += b.q[i];
       ASSERT_GE(b.q[i], -127);
-      const double err = std::fabs(static_cast<double>(x[ib * 32 + i]) - static_cast<double>(b.d) * b.q[i]);
-      // Half a step, plus the roundings of max / 127, 127 / max and x * inv: each moves x / d by at most 127 * 2^-24.
+      const double err =
+          std::fabs(static_cast<double>(x[ib * 32 + i]) - static_cast<double>(b.d) * b.q[i]);
+      // Half a step, plus the roundings of max / 127, 127 / max and x * inv: each moves x / d by at
+      // most 127 * 2^-24.
       const double bound = max < kern::kActTiny ? max : b.d * (0.5 + 4 * 127 * 0x1p-24);
       ASSERT_FALSE(!(err <= bound)) << "block " << ib << " element " << i;
     }
@@ -105,8 +111,10 @@ TEST(ActQ8, KernelsOfOneLevelSharePreparedRows) {
     const auto table = kern::select_kernels(detect_cpu_features(), isa);
     if (!table.ok()) continue;
     const auto& fast = table->linear[static_cast<int>(kern::ActMode::kFast)];
-    EXPECT_TRUE(fast[static_cast<int>(DType::kQ4_K)].same_act(fast[static_cast<int>(DType::kQ6_K)]));
-    EXPECT_FALSE(fast[static_cast<int>(DType::kQ4_K)].same_act(fast[static_cast<int>(DType::kF16)]));
+    EXPECT_TRUE(
+        fast[static_cast<int>(DType::kQ4_K)].same_act(fast[static_cast<int>(DType::kQ6_K)]));
+    EXPECT_FALSE(
+        fast[static_cast<int>(DType::kQ4_K)].same_act(fast[static_cast<int>(DType::kF16)]));
   }
 }
 

@@ -38,7 +38,9 @@ void fill(std::vector<std::byte>& file, std::mt19937_64& rng, Levels levels, Sca
     Block b;
     auto* bytes = reinterpret_cast<uint8_t*>(&b);
     for (size_t i = 0; i < sizeof(Block); ++i) {
-      const uint8_t fixed = levels == Levels::kAllOnes ? 0xff : levels == Levels::kSignBits ? 0x80 : 0;
+      const uint8_t fixed = levels == Levels::kAllOnes    ? 0xff
+                            : levels == Levels::kSignBits ? 0x80
+                                                          : 0;
       bytes[i] = levels == Levels::kRandom ? static_cast<uint8_t>(rng()) : fixed;
     }
     set_halves(b, rng, scales);
@@ -48,7 +50,9 @@ void fill(std::vector<std::byte>& file, std::mt19937_64& rng, Levels levels, Sca
 
 void fill_float(std::vector<std::byte>& file, DType type, std::mt19937_64& rng, Scales scales) {
   std::normal_distribution<float> dist;
-  const float factor = scales == Scales::kLargest ? 2000.0f : scales == Scales::kSubnormal ? 0x1p-22f : 0.05f;
+  const float factor = scales == Scales::kLargest     ? 2000.0f
+                       : scales == Scales::kSubnormal ? 0x1p-22f
+                                                      : 0.05f;
   const size_t width = type == DType::kF32 ? 4 : 2;
   for (size_t at = 0; at < file.size(); at += width) {
     const float v = dist(rng) * factor;
@@ -61,18 +65,30 @@ using DecodeRow = void (*)(const std::byte*, int64_t, float*);
 DecodeRow decoder(DType type) {
   using namespace kern::generic;
   switch (type) {
-    case DType::kF32: return decode_f32;
-    case DType::kF16: return decode_f16;
-    case DType::kBF16: return decode_bf16;
-    case DType::kQ4_0: return decode_q4_0;
-    case DType::kQ4_1: return decode_q4_1;
-    case DType::kQ5_0: return decode_q5_0;
-    case DType::kQ5_1: return decode_q5_1;
-    case DType::kQ8_0: return decode_q8_0;
-    case DType::kQ4_K: return decode_q4_k;
-    case DType::kQ5_K: return decode_q5_k;
-    case DType::kQ6_K: return decode_q6_k;
-    default: return nullptr;
+    case DType::kF32:
+      return decode_f32;
+    case DType::kF16:
+      return decode_f16;
+    case DType::kBF16:
+      return decode_bf16;
+    case DType::kQ4_0:
+      return decode_q4_0;
+    case DType::kQ4_1:
+      return decode_q4_1;
+    case DType::kQ5_0:
+      return decode_q5_0;
+    case DType::kQ5_1:
+      return decode_q5_1;
+    case DType::kQ8_0:
+      return decode_q8_0;
+    case DType::kQ4_K:
+      return decode_q4_k;
+    case DType::kQ5_K:
+      return decode_q5_k;
+    case DType::kQ6_K:
+      return decode_q6_k;
+    default:
+      return nullptr;
   }
 }
 
@@ -92,11 +108,20 @@ std::vector<float> minima(DType type, std::span<const std::byte> file_row, int64
   std::vector<std::byte> row(file_row.begin(), file_row.end());
   std::vector<float> values(static_cast<size_t>(k));
   switch (type) {
-    case DType::kQ4_1: clear_levels<BlockQ4_1>(row); break;
-    case DType::kQ5_1: clear_levels<BlockQ5_1>(row); break;
-    case DType::kQ4_K: clear_levels<BlockQ4_K>(row); break;
-    case DType::kQ5_K: clear_levels<BlockQ5_K>(row); break;
-    default: return values;
+    case DType::kQ4_1:
+      clear_levels<BlockQ4_1>(row);
+      break;
+    case DType::kQ5_1:
+      clear_levels<BlockQ5_1>(row);
+      break;
+    case DType::kQ4_K:
+      clear_levels<BlockQ4_K>(row);
+      break;
+    case DType::kQ5_K:
+      clear_levels<BlockQ5_K>(row);
+      break;
+    default:
+      return values;
   }
   decoder(type)(row.data(), k, values.data());
   return values;
@@ -104,19 +129,37 @@ std::vector<float> minima(DType type, std::span<const std::byte> file_row, int64
 
 }  // namespace
 
-std::vector<std::byte> make_weights(std::mt19937_64& rng, DType type, int64_t n, int64_t k, Levels levels,
-                                    Scales scales) {
+std::vector<std::byte> make_weights(std::mt19937_64& rng, DType type, int64_t n, int64_t k,
+                                    Levels levels, Scales scales) {
   std::vector<std::byte> file(static_cast<size_t>(n * row_bytes(type, k).value()));
   switch (type) {
-    case DType::kQ4_0: fill<BlockQ4_0>(file, rng, levels, scales); break;
-    case DType::kQ4_1: fill<BlockQ4_1>(file, rng, levels, scales); break;
-    case DType::kQ5_0: fill<BlockQ5_0>(file, rng, levels, scales); break;
-    case DType::kQ5_1: fill<BlockQ5_1>(file, rng, levels, scales); break;
-    case DType::kQ8_0: fill<BlockQ8_0>(file, rng, levels, scales); break;
-    case DType::kQ4_K: fill<BlockQ4_K>(file, rng, levels, scales); break;
-    case DType::kQ5_K: fill<BlockQ5_K>(file, rng, levels, scales); break;
-    case DType::kQ6_K: fill<BlockQ6_K>(file, rng, levels, scales); break;
-    default: fill_float(file, type, rng, scales); break;
+    case DType::kQ4_0:
+      fill<BlockQ4_0>(file, rng, levels, scales);
+      break;
+    case DType::kQ4_1:
+      fill<BlockQ4_1>(file, rng, levels, scales);
+      break;
+    case DType::kQ5_0:
+      fill<BlockQ5_0>(file, rng, levels, scales);
+      break;
+    case DType::kQ5_1:
+      fill<BlockQ5_1>(file, rng, levels, scales);
+      break;
+    case DType::kQ8_0:
+      fill<BlockQ8_0>(file, rng, levels, scales);
+      break;
+    case DType::kQ4_K:
+      fill<BlockQ4_K>(file, rng, levels, scales);
+      break;
+    case DType::kQ5_K:
+      fill<BlockQ5_K>(file, rng, levels, scales);
+      break;
+    case DType::kQ6_K:
+      fill<BlockQ6_K>(file, rng, levels, scales);
+      break;
+    default:
+      fill_float(file, type, rng, scales);
+      break;
   }
   return file;
 }
@@ -127,16 +170,25 @@ std::vector<float> make_inputs(std::mt19937_64& rng, int64_t m, int64_t k, Input
   for (size_t i = 0; i < x.size(); ++i) {
     const float alternating = (i & 1) != 0 ? -1.0f : 1.0f;
     switch (inputs) {
-      case Inputs::kNormal: x[i] = dist(rng); break;
-      case Inputs::kPlusOne: x[i] = 1.0f; break;
-      case Inputs::kMinusOne: x[i] = -1.0f; break;
-      case Inputs::kAlternating: x[i] = alternating; break;
+      case Inputs::kNormal:
+        x[i] = dist(rng);
+        break;
+      case Inputs::kPlusOne:
+        x[i] = 1.0f;
+        break;
+      case Inputs::kMinusOne:
+        x[i] = -1.0f;
+        break;
+      case Inputs::kAlternating:
+        x[i] = alternating;
+        break;
     }
   }
   return x;
 }
 
-LinearRunner::LinearRunner(const kern::LinearKernel& kernel, std::span<const std::byte> file, int64_t n, int64_t k)
+LinearRunner::LinearRunner(const kern::LinearKernel& kernel, std::span<const std::byte> file,
+                           int64_t n, int64_t k)
     : kernel_(kernel), n_(n), k_(k), weights_(kernel.packed_bytes(n, k)) {
   if (kernel.file_layout) {
     std::memcpy(weights_.get(), file.data(), file.size());
@@ -151,11 +203,13 @@ int64_t LinearRunner::act_stride() const { return (kernel_.act_bytes(k_) + 63) /
 
 AlignedBytes LinearRunner::prepare(std::span<const float> x, int64_t m) const {
   AlignedBytes act(std::max<int64_t>(m, 1) * act_stride());
-  for (int64_t r = 0; r < m; ++r) kernel_.prepare(x.data() + r * k_, k_, act.get() + r * act_stride());
+  for (int64_t r = 0; r < m; ++r)
+    kernel_.prepare(x.data() + r * k_, k_, act.get() + r * act_stride());
   return act;
 }
 
-std::vector<float> LinearRunner::run(std::span<const float> x, int64_t m, int64_t n_begin, int64_t n_end) const {
+std::vector<float> LinearRunner::run(std::span<const float> x, int64_t m, int64_t n_begin,
+                                     int64_t n_end) const {
   constexpr int64_t kMargin = 8;
   const AlignedBytes act = prepare(x, m);
   const AlignedBytes scratch(std::max<int64_t>(kernel_.scratch_bytes(k_), 1));
@@ -171,7 +225,8 @@ std::vector<float> LinearRunner::run(std::span<const float> x, int64_t m, int64_
     const float* row = padded.data() + r * stride;
     for (int64_t i = 0; i < kMargin; ++i) {
       if (row[i] != kSentinel || row[kMargin + width + i] != kSentinel) {
-        ADD_FAILURE() << "wrote outside of [n_begin, n_end): row " << r << ", outputs " << n_begin << ".." << n_end;
+        ADD_FAILURE() << "wrote outside of [n_begin, n_end): row " << r << ", outputs " << n_begin
+                      << ".." << n_end;
       }
     }
     std::copy_n(row + kMargin, width, out.begin() + r * width);
@@ -201,7 +256,8 @@ std::vector<double> LinearRunner::seen(std::span<const float> x, int64_t m) cons
 
 Reference reference_f64(DType type, std::span<const std::byte> file, int64_t n, int64_t k,
                         std::span<const double> seen, int64_t m, int64_t n_rounding) {
-  // Below 2^-126 roundings are absolute: at most 2^-150 in a scale, times an integer sum below 2^24, a block.
+  // Below 2^-126 roundings are absolute: at most 2^-150 in a scale, times an integer sum below
+  // 2^24, a block.
   const double underflow = static_cast<double>(k) * 0x1p-126;
   const size_t stride = file.size() / static_cast<size_t>(n);
   Reference ref;

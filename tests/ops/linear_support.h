@@ -19,10 +19,12 @@ inline constexpr DType kLinearTypes[] = {DType::kF32,  DType::kF16,  DType::kBF1
                                          DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
                                          DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
 
-/// Exactly `n` bytes aligned to 64, so that a sanitizer sees every byte read or written past the end.
+/// Exactly `n` bytes aligned to 64, so that a sanitizer sees every byte read or written past the
+/// end.
 class AlignedBytes {
  public:
-  explicit AlignedBytes(int64_t n) : data_(static_cast<std::byte*>(::operator new(static_cast<size_t>(n), kAlign))) {}
+  explicit AlignedBytes(int64_t n)
+      : data_(static_cast<std::byte*>(::operator new(static_cast<size_t>(n), kAlign))) {}
   std::byte* get() const { return data_.get(); }
 
  private:
@@ -33,23 +35,31 @@ class AlignedBytes {
   std::unique_ptr<std::byte, Free> data_;
 };
 
-enum class Levels { kRandom, kAllOnes, kAllZeros, kSignBits };     ///< bytes of the blocks: any, 0xff, 0x00, 0x80
-enum class Scales { kNormal, kLargest, kSubnormal };               ///< half scales: about 0.01, 65504, 2^-24
+enum class Levels {
+  kRandom,
+  kAllOnes,
+  kAllZeros,
+  kSignBits
+};  ///< bytes of the blocks: any, 0xff, 0x00, 0x80
+enum class Scales { kNormal, kLargest, kSubnormal };  ///< half scales: about 0.01, 65504, 2^-24
 enum class Inputs { kNormal, kPlusOne, kMinusOne, kAlternating };  ///< activations
 
 /// n rows of k elements in the file's layout, valid and finite.
-std::vector<std::byte> make_weights(std::mt19937_64& rng, DType type, int64_t n, int64_t k, Levels levels,
-                                    Scales scales);
+std::vector<std::byte> make_weights(std::mt19937_64& rng, DType type, int64_t n, int64_t k,
+                                    Levels levels, Scales scales);
 std::vector<float> make_inputs(std::mt19937_64& rng, int64_t m, int64_t k, Inputs inputs);
 
 /// A kernel with its packed weights.
 class LinearRunner {
  public:
-  LinearRunner(const kern::LinearKernel& kernel, std::span<const std::byte> file, int64_t n, int64_t k);
-  /// out [m][n_end - n_begin] for m rows of x [m][k]. Fails the test if a float around the range was written.
+  LinearRunner(const kern::LinearKernel& kernel, std::span<const std::byte> file, int64_t n,
+               int64_t k);
+  /// out [m][n_end - n_begin] for m rows of x [m][k]. Fails the test if a float around the range
+  /// was written.
   std::vector<float> run(std::span<const float> x, int64_t m, int64_t n_begin, int64_t n_end) const;
   std::vector<float> run(std::span<const float> x, int64_t m) const { return run(x, m, 0, n_); }
-  /// The m rows of x as the kernel sees them after its prepare: f32 as they are, or d * q of 8-bit blocks.
+  /// The m rows of x as the kernel sees them after its prepare: f32 as they are, or d * q of 8-bit
+  /// blocks.
   std::vector<double> seen(std::span<const float> x, int64_t m) const;
   bool quantised_act() const;
 

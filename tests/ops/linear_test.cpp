@@ -1,11 +1,15 @@
 // Linear kernels: every weight type x mode x ISA level against f64, and one reduction order.
 //
-// Bounds. The reference takes the decoded weights and the activations as the kernel's prepare() left them, so only the
-// kernel's own roundings count, each of relative size 2^-24 on a partial sum no larger than  S = sum (|d q| + |min|) |x|:
-//   8-bit activations: two roundings a block of 32 (the sum's and the minimum's addition), plus the scale product, the
-//     product with it where it is not fused, s_x, and the decoded weight's own rounding: 2 k / 32 + 4 in all;
-//   f32 activations, eight lanes along k: k / 8 additions, three of the tree and one of the product: k / 8 + 4;
-//   f32 activations, lanes along n: k additions, and one product where it is not fused: k + 1.
+// Bounds. The reference takes the decoded weights and the activations as the kernel's prepare()
+// left them, so only the kernel's own roundings count, each of relative size 2^-24 on a partial sum
+// no larger than  S = sum (|d q| + |min|) |x|:
+//   8-bit activations: two roundings a block of 32 (the sum's and the minimum's addition), plus the
+//   scale product, the
+//     product with it where it is not fused, s_x, and the decoded weight's own rounding: 2 k / 32 +
+//     4 in all;
+//   f32 activations, eight lanes along k: k / 8 additions, three of the tree and one of the
+//   product: k / 8 + 4; f32 activations, lanes along n: k additions, and one product where it is
+//   not fused: k + 1.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -42,23 +46,27 @@ class Linear : public testing::TestWithParam<std::tuple<std::string, DType, ActM
     rng_.seed(seed_of_test());
   }
   DType type() const { return std::get<1>(GetParam()); }
-  bool is_float() const { return type() == DType::kF32 || type() == DType::kF16 || type() == DType::kBF16; }
+  bool is_float() const {
+    return type() == DType::kF32 || type() == DType::kF16 || type() == DType::kBF16;
+  }
   /// Smallest k of the type, and odd numbers of blocks beyond a stretch of the kernels.
   std::vector<int64_t> sizes_k() const {
     if (is_float()) return {1, 7, 8, 31, 96, 1043};
-    return quant_type(type()).block_len == 32 ? std::vector<int64_t>{32, 96, 544} : std::vector<int64_t>{256, 768};
+    return quant_type(type()).block_len == 32 ? std::vector<int64_t>{32, 96, 544}
+                                              : std::vector<int64_t>{256, 768};
   }
   std::vector<std::byte> weights(int64_t n, int64_t k) {
     return make_weights(rng_, type(), n, k, Levels::kRandom, Scales::kNormal);
   }
-  void expect_within_bound(std::span<const std::byte> file, std::span<const float> x, int64_t m, int64_t n, int64_t k);
+  void expect_within_bound(std::span<const std::byte> file, std::span<const float> x, int64_t m,
+                           int64_t n, int64_t k);
 
   kern::LinearKernel kernel_;
   std::mt19937_64 rng_;
 };
 
-void Linear::expect_within_bound(std::span<const std::byte> file, std::span<const float> x, int64_t m, int64_t n,
-                                 int64_t k) {
+void Linear::expect_within_bound(std::span<const std::byte> file, std::span<const float> x,
+                                 int64_t m, int64_t n, int64_t k) {
   const LinearRunner runner(kernel_, file, n, k);
   const std::vector<float> got = runner.run(x, m);
   const Reference ref = reference_f64(type(), file, n, k, runner.seen(x, m), m,
@@ -66,9 +74,10 @@ void Linear::expect_within_bound(std::span<const std::byte> file, std::span<cons
   for (size_t i = 0; i < got.size(); ++i) {
     const double err = std::fabs(static_cast<double>(got[i]) - ref.value[i]);
     ASSERT_FALSE(!(err <= ref.bound[i]))
-        << "m " << m << " n " << n << " k " << k << " at row " << i / static_cast<size_t>(n) << " output "
-        << i % static_cast<size_t>(n) << ": " << got[i] << " instead of " << ref.value[i] << ", error " << err
-        << " over " << ref.bound[i] << ", seed " << seed_of_test();
+        << "m " << m << " n " << n << " k " << k << " at row " << i / static_cast<size_t>(n)
+        << " output " << i % static_cast<size_t>(n) << ": " << got[i] << " instead of "
+        << ref.value[i] << ", error " << err << " over " << ref.bound[i] << ", seed "
+        << seed_of_test();
   }
 }
 
@@ -86,13 +95,16 @@ TEST_P(Linear, MatchesF64) {
 
 TEST_P(Linear, ExtremeLevelsAndScalesMatchF64) {
   const int64_t k = sizes_k().back(), n = 9, m = 5;
-  for (const Levels levels : {Levels::kRandom, Levels::kAllOnes, Levels::kAllZeros, Levels::kSignBits}) {
+  for (const Levels levels :
+       {Levels::kRandom, Levels::kAllOnes, Levels::kAllZeros, Levels::kSignBits}) {
     for (const Scales scales : {Scales::kNormal, Scales::kLargest, Scales::kSubnormal}) {
       const std::vector<std::byte> file = make_weights(rng_, type(), n, k, levels, scales);
-      for (const Inputs inputs : {Inputs::kNormal, Inputs::kPlusOne, Inputs::kMinusOne, Inputs::kAlternating}) {
+      for (const Inputs inputs :
+           {Inputs::kNormal, Inputs::kPlusOne, Inputs::kMinusOne, Inputs::kAlternating}) {
         std::vector<float> x = make_inputs(rng_, m, k, inputs);
-        SCOPED_TRACE(testing::Message() << "levels " << static_cast<int>(levels) << " scales "
-                                        << static_cast<int>(scales) << " inputs " << static_cast<int>(inputs));
+        SCOPED_TRACE(testing::Message()
+                     << "levels " << static_cast<int>(levels) << " scales "
+                     << static_cast<int>(scales) << " inputs " << static_cast<int>(inputs));
         ASSERT_NO_FATAL_FAILURE(expect_within_bound(file, x, m, n, k));
         for (float& v : x) v *= 0x1p-110f;  // some blocks fall below kActTiny
         ASSERT_NO_FATAL_FAILURE(expect_within_bound(file, x, m, n, k));
@@ -102,12 +114,12 @@ TEST_P(Linear, ExtremeLevelsAndScalesMatchF64) {
 }
 
 /// Columns [begin, end) of rows [0, m) of a [.., n] matrix have the bits of `part`.
-void expect_same_bits(std::span<const float> whole, int64_t n, std::span<const float> part, int64_t m, int64_t begin,
-                      int64_t end) {
+void expect_same_bits(std::span<const float> whole, int64_t n, std::span<const float> part,
+                      int64_t m, int64_t begin, int64_t end) {
   const auto width = static_cast<size_t>(end - begin);
   for (int64_t r = 0; r < m; ++r) {
-    ASSERT_EQ(0, std::memcmp(whole.data() + r * n + begin, part.data() + static_cast<size_t>(r) * width,
-                             width * sizeof(float)))
+    ASSERT_EQ(0, std::memcmp(whole.data() + r * n + begin,
+                             part.data() + static_cast<size_t>(r) * width, width * sizeof(float)))
         << "row " << r << " of " << m << ", outputs " << begin << ".." << end;
   }
 }
@@ -128,11 +140,14 @@ TEST_P(Linear, BitsDependOnNeitherRowsNorRange) {
   ASSERT_NO_FATAL_FAILURE(expect_same_bits(single, n, runner.run(x, kMaxRows), kMaxRows, 0, n));
   const int64_t step = kernel_.n_align;
   for (int trial = 0; trial < 40; ++trial) {
-    const int64_t begin = static_cast<int64_t>(rng_() % static_cast<uint64_t>((n + step - 1) / step)) * step;
+    const int64_t begin =
+        static_cast<int64_t>(rng_() % static_cast<uint64_t>((n + step - 1) / step)) * step;
     const int64_t parts = (n - begin + step - 1) / step;
-    const int64_t end = std::min(n, begin + (1 + static_cast<int64_t>(rng_() % static_cast<uint64_t>(parts))) * step);
+    const int64_t end = std::min(
+        n, begin + (1 + static_cast<int64_t>(rng_() % static_cast<uint64_t>(parts))) * step);
     const int64_t m = 1 + static_cast<int64_t>(rng_() % 9);
-    ASSERT_NO_FATAL_FAILURE(expect_same_bits(single, n, runner.run(x, m, begin, end), m, begin, end));
+    ASSERT_NO_FATAL_FAILURE(
+        expect_same_bits(single, n, runner.run(x, m, begin, end), m, begin, end));
   }
 }
 
@@ -140,11 +155,13 @@ TEST_P(Linear, BitsDependOnNoNeighbour) {
   const int64_t n = 19, k = sizes_k().back(), m = 6, shift = 5;
   const std::vector<std::byte> file = weights(n, k);
   const size_t bytes = file.size() / static_cast<size_t>(n);
-  std::vector<std::byte> moved(file.end() - static_cast<std::ptrdiff_t>(shift * static_cast<int64_t>(bytes)), file.end());
+  std::vector<std::byte> moved(
+      file.end() - static_cast<std::ptrdiff_t>(shift * static_cast<int64_t>(bytes)), file.end());
   moved.insert(moved.end(), file.begin(), file.end() - static_cast<std::ptrdiff_t>(moved.size()));
   const std::vector<float> x = make_inputs(rng_, m, k, Inputs::kNormal);
   std::vector<float> reversed;
-  for (int64_t r = m - 1; r >= 0; --r) reversed.insert(reversed.end(), x.begin() + r * k, x.begin() + (r + 1) * k);
+  for (int64_t r = m - 1; r >= 0; --r)
+    reversed.insert(reversed.end(), x.begin() + r * k, x.begin() + (r + 1) * k);
   const std::vector<float> a = LinearRunner(kernel_, file, n, k).run(x, m);
   const std::vector<float> b = LinearRunner(kernel_, moved, n, k).run(reversed, m);
   for (int64_t r = 0; r < m; ++r) {
@@ -175,7 +192,8 @@ TEST_P(Linear, NanAndInfinityReachTheirRowAndNoOther) {
           } else if (std::isnan(bad) || runner.quantised_act()) {
             ASSERT_TRUE(std::isnan(v)) << v << " at output " << j << " for " << bad << " at " << at;
           } else {
-            ASSERT_FALSE(std::isfinite(v)) << v << " at output " << j << " for " << bad << " at " << at;
+            ASSERT_FALSE(std::isfinite(v))
+                << v << " at output " << j << " for " << bad << " at " << at;
           }
         }
       }
@@ -193,7 +211,8 @@ std::string param_name(const testing::TestParamInfo<Linear::ParamType>& info) {
   return isa + "_" + std::string(name_of(type)) + (mode == ActMode::kFast ? "_fast" : "_precise");
 }
 INSTANTIATE_TEST_SUITE_P(All, Linear,
-                         testing::Combine(testing::ValuesIn(isa_names()), testing::ValuesIn(kLinearTypes),
+                         testing::Combine(testing::ValuesIn(isa_names()),
+                                          testing::ValuesIn(kLinearTypes),
                                           testing::Values(ActMode::kFast, ActMode::kPrecise)),
                          param_name);
 

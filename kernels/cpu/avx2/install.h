@@ -4,7 +4,8 @@ namespace infer::kern {
 struct CpuKernels;
 }
 
-/// Entries that AVX2 + FMA + F16C do better; each function overwrites only those of its own subject.
+/// Entries that AVX2 + FMA + F16C do better; each function overwrites only those of its own
+/// subject.
 namespace infer::kern::avx2 {
 
 void install_linear(CpuKernels& table);

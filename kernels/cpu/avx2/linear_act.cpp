@@ -46,7 +46,8 @@ void quantise_block(const float* x, ActBlock* b) {
   const int32_t sum_hi = sum_i32(_mm256_add_epi32(q[2], q[3]));
   const __m256i words_lo = _mm256_packs_epi32(q[0], q[1]);
   const __m256i words_hi = _mm256_packs_epi32(q[2], q[3]);
-  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // undo the packs' interleave of 128-bit halves
+  const __m256i order =
+      _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // undo the packs' interleave of 128-bit halves
   const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(words_lo, words_hi), order);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(b->q), bytes);
   b->d = max / 127.0f;

@@ -2,18 +2,22 @@
 
 // Panels of eight outputs (lanes along n) times 8-bit activations, for every quantised type.
 //
-// Panel: the rows j..j+7 of the matrix, cut along k into units of T::kSubs * 32 elements (one file block of each row).
-// Within a unit the levels of 32 elements lie as eight "quads": quad i holds k = 4i..4i+3 of all eight rows, 32 bytes with
-// row l in 32-bit lane l. Formats of 4 to 6 bits keep quad i (low nibble) and quad i + 4 (high nibble) in one vector.
-// Rows past n are zero. The types' traits (linear_legacy.cpp, linear_k.cpp) say where scales and upper bits are.
+// Panel: the rows j..j+7 of the matrix, cut along k into units of T::kSubs * 32 elements (one file
+// block of each row). Within a unit the levels of 32 elements lie as eight "quads": quad i holds k
+// = 4i..4i+3 of all eight rows, 32 bytes with row l in 32-bit lane l. Formats of 4 to 6 bits keep
+// quad i (low nibble) and quad i + 4 (high nibble) in one vector. Rows past n are zero. The types'
+// traits (linear_legacy.cpp, linear_k.cpp) say where scales and upper bits are.
 //
-// Reduction order, the same for every m, n range, panel position and thread: one chain per output over the blocks of 32
-// in sequence. A block's integer sum  t = sum_i sc[i / 16] * q_w[i] * q_x[i]  is exact (|t| < 2^24, so in f32 too);
+// Reduction order, the same for every m, n range, panel position and thread: one chain per output
+// over the blocks of 32 in sequence. A block's integer sum  t = sum_i sc[i / 16] * q_w[i] * q_x[i]
+// is exact (|t| < 2^24, so in f32 too);
 //   acc = fma(f32(t), d_w * d_x, acc);  and for formats with a minimum  acc = fma(-m_w, s_x, acc).
 //
-// Exactness of the 16-bit sums (u8 levels times i8 activations in -127..127, two products a lane and step):
+// Exactness of the 16-bit sums (u8 levels times i8 activations in -127..127, two products a lane
+// and step):
 //   4 bits: 8 steps of 2 * 15 * 127 = 30480;  5 bits: 4 steps of 2 * 31 * 127 = 31496;
-//   6 bits: 2 steps of 2 * 63 * 127 = 32004;  8 bits: |w| up to 128, 1 step of 2 * 128 * 127 = 32512; all < 32768.
+//   6 bits: 2 steps of 2 * 63 * 127 = 32004;  8 bits: |w| up to 128, 1 step of 2 * 128 * 127 =
+//   32512; all < 32768.
 #include "kernels/cpu/avx2/linear_act.h"
 #include "kernels/cpu/avx2/linear_precise.h"
 #include "kernels/cpu/avx2/linear_vec.h"
@@ -30,14 +34,17 @@ struct FastScales {
   __m256i mul_hi;  ///< of quads 4..7
 };
 
-[[gnu::always_inline]] inline const ActBlock* act_row(const ActBlock* x, int64_t stride_bytes, int r) {
-  return reinterpret_cast<const ActBlock*>(reinterpret_cast<const std::byte*>(x) + r * stride_bytes);
+[[gnu::always_inline]] inline const ActBlock* act_row(const ActBlock* x, int64_t stride_bytes,
+                                                      int r) {
+  return reinterpret_cast<const ActBlock*>(reinterpret_cast<const std::byte*>(x) +
+                                           r * stride_bytes);
 }
 
-/// t[r] = integer sums of one block, for unsigned levels. kStep vectors (of two quads each) fit into 16 bits.
+/// t[r] = integer sums of one block, for unsigned levels. kStep vectors (of two quads each) fit
+/// into 16 bits.
 template <class T, int kRows>
-[[gnu::always_inline]] inline void sums_unsigned(const uint8_t* unit, int sub, const FastScales& s, const ActBlock* x,
-                                                 int64_t x_stride, __m256i* t) {
+[[gnu::always_inline]] inline void sums_unsigned(const uint8_t* unit, int sub, const FastScales& s,
+                                                 const ActBlock* x, int64_t x_stride, __m256i* t) {
   constexpr int kStep = T::kBits == 4 ? 4 : 2;
   unrolled<4 / kStep>([&](auto step) __attribute__((always_inline)) {
     __m256i lo16[kRows], hi16[kRows];
@@ -54,17 +61,21 @@ template <class T, int kRows>
         if constexpr (T::kSplitScale) {
           lo16[r] = kFirst ? a : _mm256_add_epi16(lo16[r], a);
           hi16[r] = kFirst ? b : _mm256_add_epi16(hi16[r], b);
+          settle(hi16[r]);
         } else {
           const __m256i ab = _mm256_add_epi16(a, b);
           lo16[r] = kFirst ? ab : _mm256_add_epi16(lo16[r], ab);
         }
+        settle(lo16[r]);
       });
     });
     unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
       constexpr int r = decltype(row)::value;
       __m256i part = _mm256_madd_epi16(lo16[r], s.mul_lo);
-      if constexpr (T::kSplitScale) part = _mm256_add_epi32(part, _mm256_madd_epi16(hi16[r], s.mul_hi));
+      if constexpr (T::kSplitScale)
+        part = _mm256_add_epi32(part, _mm256_madd_epi16(hi16[r], s.mul_hi));
       t[r] = decltype(step)::value == 0 ? part : _mm256_add_epi32(t[r], part);
+      settle(t[r]);
     });
   });
   if constexpr (T::kOffset != 0) {  // levels stand for q - kOffset
@@ -77,7 +88,8 @@ template <class T, int kRows>
 
 /// The same for signed 8-bit levels: |w| * (x with the sign of w).
 template <class T, int kRows>
-[[gnu::always_inline]] inline void sums_signed(const uint8_t* unit, const ActBlock* x, int64_t x_stride, __m256i* t) {
+[[gnu::always_inline]] inline void sums_signed(const uint8_t* unit, const ActBlock* x,
+                                               int64_t x_stride, __m256i* t) {
   const __m256i ones = _mm256_set1_epi16(1);
   unrolled<8>([&](auto quad) __attribute__((always_inline)) {
     constexpr int kQuad = decltype(quad)::value;
@@ -88,16 +100,20 @@ template <class T, int kRows>
       const __m256i xs = _mm256_sign_epi8(broadcast_u32(act_row(x, x_stride, r)->q + 4 * kQuad), w);
       const __m256i part = _mm256_madd_epi16(_mm256_maddubs_epi16(w_abs, xs), ones);
       t[r] = kQuad == 0 ? part : _mm256_add_epi32(t[r], part);
+      settle(t[r]);
     });
   });
 }
 
-/// kRows activation rows against one panel. out: element (row 0, first output of the panel); n_valid 1..8 outputs exist.
+/// kRows activation rows against one panel. out: element (row 0, first output of the panel);
+/// n_valid 1..8 outputs exist.
 template <class T, int kRows>
-void fast_tile(const uint8_t* panel, int64_t n_unit, const ActBlock* x, int64_t x_stride, float* out,
-               int64_t out_stride, int64_t n_valid) {
+void fast_tile(const uint8_t* panel, int64_t n_unit, const ActBlock* x, int64_t x_stride,
+               float* out, int64_t out_stride, int64_t n_valid) {
   __m256 acc[kRows];
-  unrolled<kRows>([&](auto row) __attribute__((always_inline)) { acc[decltype(row)::value] = _mm256_setzero_ps(); });
+  unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
+    acc[decltype(row)::value] = _mm256_setzero_ps();
+  });
   for (int64_t u = 0; u < n_unit; ++u, panel += T::kUnitBytes) {
     for (int sub = 0; sub < T::kSubs; ++sub, ++x) {
       const FastScales s = T::scales(panel, sub);
@@ -112,7 +128,8 @@ void fast_tile(const uint8_t* panel, int64_t n_unit, const ActBlock* x, int64_t 
         const ActBlock* xr = act_row(x, x_stride, r);
         const __m256 scale = _mm256_mul_ps(s.d, _mm256_broadcast_ss(&xr->d));
         acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(t[r]), scale, acc[r]);
-        if constexpr (T::kHasMin) acc[r] = _mm256_fmadd_ps(s.neg_min, _mm256_broadcast_ss(&xr->s), acc[r]);
+        if constexpr (T::kHasMin)
+          acc[r] = _mm256_fmadd_ps(s.neg_min, _mm256_broadcast_ss(&xr->s), acc[r]);
       });
     }
   }
@@ -124,10 +141,13 @@ void fast_tile(const uint8_t* panel, int64_t n_unit, const ActBlock* x, int64_t 
 template <class T>
 struct FastKernel {
   static int64_t panel_bytes(int64_t k) { return k / (32 * T::kSubs) * T::kUnitBytes; }
-  static int64_t packed_bytes(int64_t n, int64_t k) { return (n + kPanelRows - 1) / kPanelRows * panel_bytes(k); }
+  static int64_t packed_bytes(int64_t n, int64_t k) {
+    return (n + kPanelRows - 1) / kPanelRows * panel_bytes(k);
+  }
   static int64_t no_scratch(int64_t) { return 0; }
 
-  static void pack(const std::byte* file, int64_t n, int64_t k, int64_t n_begin, int64_t n_end, std::byte* packed) {
+  static void pack(const std::byte* file, int64_t n, int64_t k, int64_t n_begin, int64_t n_end,
+                   std::byte* packed) {
     using Block = typename T::Block;
     const int64_t n_unit = k / (32 * T::kSubs);
     const int64_t row_bytes = n_unit * static_cast<int64_t>(sizeof(Block));
@@ -140,7 +160,8 @@ struct FastKernel {
         if (valid < kPanelRows) __builtin_memset(unit, 0, static_cast<size_t>(T::kUnitBytes));
         for (int64_t l = 0; l < valid; ++l) {
           Block b;
-          __builtin_memcpy(&b, file + (j + l) * row_bytes + u * static_cast<int64_t>(sizeof(Block)), sizeof(Block));
+          __builtin_memcpy(&b, file + (j + l) * row_bytes + u * static_cast<int64_t>(sizeof(Block)),
+                           sizeof(Block));
           T::pack(b, static_cast<int>(l), unit);
         }
       }
@@ -149,13 +170,16 @@ struct FastKernel {
 
   template <int kRows>
   static void tile(const LinearArgs& a, int64_t j, int64_t r) {
-    const uint8_t* panel = reinterpret_cast<const uint8_t*>(a.w) + j / kPanelRows * panel_bytes(a.k);
+    const uint8_t* panel =
+        reinterpret_cast<const uint8_t*>(a.w) + j / kPanelRows * panel_bytes(a.k);
     const ActBlock* x = reinterpret_cast<const ActBlock*>(a.act + r * a.act_stride);
-    fast_tile<T, kRows>(panel, a.k / (32 * T::kSubs), x, a.act_stride, a.out + r * a.out_stride + (j - a.n_begin),
-                        a.out_stride, min_of(kPanelRows, a.n_end - j));
+    fast_tile<T, kRows>(panel, a.k / (32 * T::kSubs), x, a.act_stride,
+                        a.out + r * a.out_stride + (j - a.n_begin), a.out_stride,
+                        min_of(kPanelRows, a.n_end - j));
   }
 
-  /// Activations are taken in blocks of rows that stay in the second-level cache while all panels pass by.
+  /// Activations are taken in blocks of rows that stay in the second-level cache while all panels
+  /// pass by.
   static void run(const LinearArgs& a) {
     constexpr int64_t kCacheBytes = 256 * 1024;
     const int64_t block = max_of(kCacheBytes / a.act_stride / 4 * 4, 8);
@@ -165,10 +189,17 @@ struct FastKernel {
         int64_t r = r0;
         for (; r + 4 <= r_end; r += 4) tile<4>(a, j, r);
         switch (r_end - r) {
-          case 3: tile<3>(a, j, r); break;
-          case 2: tile<2>(a, j, r); break;
-          case 1: tile<1>(a, j, r); break;
-          default: break;
+          case 3:
+            tile<3>(a, j, r);
+            break;
+          case 2:
+            tile<2>(a, j, r);
+            break;
+          case 1:
+            tile<1>(a, j, r);
+            break;
+          default:
+            break;
         }
       }
     }
@@ -190,20 +221,24 @@ struct FastKernel {
   }
 };
 
-/// Decodes 32 elements of a panel: w = fma(scale, level, offset), dst [32][kPanelRows]. lo / hi: quads 0..3 / 4..7.
+/// Decodes 32 elements of a panel: w = fma(scale, level, offset), dst [32][kPanelRows]. lo / hi:
+/// quads 0..3 / 4..7.
 struct AffineScales {
   __m256 scale_lo, offset_lo, scale_hi, offset_hi;
 };
-[[gnu::always_inline]] inline void decode_quad(__m256i bytes, __m256 scale, __m256 offset, float* dst) {
+[[gnu::always_inline]] inline void decode_quad(__m256i bytes, __m256 scale, __m256 offset,
+                                               float* dst) {
   const __m256i low = _mm256_set1_epi32(0xff);
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
     const __m256i level = _mm256_and_si256(_mm256_srli_epi32(bytes, 8 * j), low);
-    _mm256_storeu_ps(dst + j * kPanelRows, _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(level), offset));
+    _mm256_storeu_ps(dst + j * kPanelRows,
+                     _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(level), offset));
   }
 }
 template <class T>
-[[gnu::always_inline]] inline void decode_unsigned(const uint8_t* unit, int sub, const AffineScales& s, float* dst) {
+[[gnu::always_inline]] inline void decode_unsigned(const uint8_t* unit, int sub,
+                                                   const AffineScales& s, float* dst) {
   unrolled<4>([&](auto vec) __attribute__((always_inline)) {
     constexpr int kVec = decltype(vec)::value;
     __m256i lo, hi;

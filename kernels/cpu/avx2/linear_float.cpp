@@ -1,10 +1,13 @@
 // F32, F16 and BF16 weights in the file's layout times f32 activations.
 //
-// Reduction order, the same for every m, n range and thread: lanes along k, one chain of eight lanes per output,
-//   acc[l] = fma(w[8i + l], x[8i + l], acc[l])  for i = 0, 1, 2, ...  starting from +0, a last partial step with zeros;
+// Reduction order, the same for every m, n range and thread: lanes along k, one chain of eight
+// lanes per output,
+//   acc[l] = fma(w[8i + l], x[8i + l], acc[l])  for i = 0, 1, 2, ...  starting from +0, a last
+//   partial step with zeros;
 // then the tree  ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7)).
-// Tiles keep 8 x 1, 4 x 2 or 4 x 3 chains in flight. Cutting k into stretches stores and reloads the lanes, which changes
-// no bit; neither does widening the weights of a stretch to f32 once for many activation rows.
+// Tiles keep 8 x 1, 4 x 2 or 4 x 3 chains in flight. Cutting k into stretches stores and reloads
+// the lanes, which changes no bit; neither does widening the weights of a stretch to f32 once for
+// many activation rows.
 #include "kernels/cpu/avx2/linear_act.h"
 #include "kernels/cpu/avx2/linear_install.h"
 #include "kernels/cpu/avx2/linear_vec.h"
@@ -13,10 +16,10 @@ namespace infer::kern::avx2 {
 namespace {
 
 constexpr int64_t kLanes = 8;
-constexpr int64_t kTileOutputs = 8;     ///< most weight rows in a tile
-constexpr int64_t kStretch = 512;       ///< elements of k at a time when many rows share the weights
-constexpr int64_t kBlockRows = 24;      ///< activation rows that share a stretch of weights
-constexpr int64_t kWidenFrom = 6;       ///< rows from which widening to f32 first pays
+constexpr int64_t kTileOutputs = 8;  ///< most weight rows in a tile
+constexpr int64_t kStretch = 512;    ///< elements of k at a time when many rows share the weights
+constexpr int64_t kBlockRows = 24;   ///< activation rows that share a stretch of weights
+constexpr int64_t kWidenFrom = 6;    ///< rows from which widening to f32 first pays
 constexpr int64_t kWideFloats = 4 * kStretch;
 constexpr int64_t kAccFloats = kTileOutputs * kBlockRows * kLanes;
 
@@ -46,12 +49,14 @@ template <class W>
 }
 
 [[gnu::always_inline]] inline float reduce(__m256 v) {
-  __m128 t = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));  // a0 + a4, a1 + a5, ...
+  __m128 t =
+      _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));  // a0 + a4, a1 + a5, ...
   t = _mm_add_ps(t, _mm_movehl_ps(t, t));
   return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
 }
 
-/// Weight rows at w, w + w_stride, ...; activation rows at x, x + x_stride, ...; k elements from there.
+/// Weight rows at w, w + w_stride, ...; activation rows at x, x + x_stride, ...; k elements from
+/// there.
 struct Tile {
   const std::byte* w = nullptr;
   int64_t w_stride = 0;  ///< bytes
@@ -65,7 +70,8 @@ template <class W, int kOutputs, int kRows>
 void tile(const Tile& t) {
   __m256 acc[kRows][kOutputs];
   for (int r = 0; r < kRows; ++r) {
-    for (int o = 0; o < kOutputs; ++o) acc[r][o] = _mm256_loadu_ps(t.acc + (r * kTileOutputs + o) * kLanes);
+    for (int o = 0; o < kOutputs; ++o)
+      acc[r][o] = _mm256_loadu_ps(t.acc + (r * kTileOutputs + o) * kLanes);
   }
   const std::byte* w = t.w;
   const float* x = reinterpret_cast<const float*>(t.x);
@@ -88,7 +94,8 @@ void tile(const Tile& t) {
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int o = 0; o < kOutputs; ++o) _mm256_storeu_ps(t.acc + (r * kTileOutputs + o) * kLanes, acc[r][o]);
+    for (int o = 0; o < kOutputs; ++o)
+      _mm256_storeu_ps(t.acc + (r * kTileOutputs + o) * kLanes, acc[r][o]);
   }
 }
 
@@ -104,7 +111,8 @@ void tile_rows(Tile t, int64_t m) {
   if (m == 1) tile<W, kOutputs, 1>(t);
 }
 
-/// Widens `len` elements of kOutputs weight rows, zeros up to a multiple of 8, rows kStretch floats apart.
+/// Widens `len` elements of kOutputs weight rows, zeros up to a multiple of 8, rows kStretch floats
+/// apart.
 template <class W, int kOutputs>
 void widen(const std::byte* w, int64_t w_stride, int64_t len, float* wide) {
   for (int o = 0; o < kOutputs; ++o, w += w_stride, wide += kStretch) {
@@ -131,7 +139,8 @@ void outputs(const LinearArgs& a, int64_t j, int64_t r, int64_t m) {
     if (widened) {
       Tile f = t;
       widen<W, kOutputs>(t.w, t.w_stride, t.k, wide);
-      f.w = reinterpret_cast<const std::byte*>(wide), f.w_stride = kStretch * static_cast<int64_t>(sizeof(float));
+      f.w = reinterpret_cast<const std::byte*>(wide),
+      f.w_stride = kStretch * static_cast<int64_t>(sizeof(float));
       f.k = (t.k + kLanes - 1) / kLanes * kLanes;
       tile_rows<F32, kOutputs>(f, m);
     } else {
@@ -140,7 +149,8 @@ void outputs(const LinearArgs& a, int64_t j, int64_t r, int64_t m) {
   }
   for (int64_t i = 0; i < m; ++i) {
     float* out = a.out + (r + i) * a.out_stride + (j - a.n_begin);
-    for (int o = 0; o < kOutputs; ++o) out[o] = reduce(_mm256_loadu_ps(acc + (i * kTileOutputs + o) * kLanes));
+    for (int o = 0; o < kOutputs; ++o)
+      out[o] = reduce(_mm256_loadu_ps(acc + (i * kTileOutputs + o) * kLanes));
   }
 }
 
@@ -162,7 +172,9 @@ int64_t packed_bytes(int64_t n, int64_t k) {
   return n * k * W::kBytes;
 }
 
-int64_t scratch_bytes(int64_t /*k*/) { return (kWideFloats + kAccFloats) * static_cast<int64_t>(sizeof(float)); }
+int64_t scratch_bytes(int64_t /*k*/) {
+  return (kWideFloats + kAccFloats) * static_cast<int64_t>(sizeof(float));
+}
 
 template <class W>
 void install(CpuKernels& table, DType type) {

@@ -1,9 +1,10 @@
 // Q4_K, Q5_K, Q6_K: super-blocks of 256 with integer sub-scales. Orders and bounds: linear_fast.h.
-// The 6-bit scales and minima of Q4_K and Q5_K are unpacked to bytes (1.028 and 1.023 times the file's size); Q6_K keeps
-// its size. A unit holds eight super-blocks, one a lane: d f16 [8], dmin f16 [8] if any, then eight sub-blocks of 32 k,
-// each in the order in which it is read, so that memory is one ascending stream:
-//   Q4_K: scales u8 [8], minima u8 [8], levels [128];   Q5_K: scales, minima, fifth bits [32], levels [128];
-//   Q6_K: scales i8 [2][8], upper two bits [64], levels [128].
+// The 6-bit scales and minima of Q4_K and Q5_K are unpacked to bytes (1.028 and 1.023 times the
+// file's size); Q6_K keeps its size. A unit holds eight super-blocks, one a lane: d f16 [8], dmin
+// f16 [8] if any, then eight sub-blocks of 32 k, each in the order in which it is read, so that
+// memory is one ascending stream:
+//   Q4_K: scales u8 [8], minima u8 [8], levels [128];   Q5_K: scales, minima, fifth bits [32],
+//   levels [128]; Q6_K: scales i8 [2][8], upper two bits [64], levels [128].
 #include "core/base/quant_blocks.h"
 #include "kernels/cpu/avx2/linear_fast.h"
 #include "kernels/cpu/avx2/linear_install.h"
@@ -13,7 +14,8 @@ namespace {
 
 void pack_f16(uint16_t bits, int lane, uint8_t* at) { __builtin_memcpy(at + 2 * lane, &bits, 2); }
 
-/// 32 levels' low nibbles, found at `shift` in qs[0..31], as quads: element e with e + 16 in a byte.
+/// 32 levels' low nibbles, found at `shift` in qs[0..31], as quads: element e with e + 16 in a
+/// byte.
 void pack_nibbles(const uint8_t* qs, int shift, int lane, uint8_t* at) {
   constexpr uint32_t kLow = 0x0f0f0f0fu;
   for (int i = 0; i < 4; ++i) {
@@ -26,25 +28,30 @@ void pack_nibbles(const uint8_t* qs, int shift, int lane, uint8_t* at) {
 /// Eight bytes, each twice in the 16-bit halves of its 32-bit lane, zero-extended.
 [[gnu::always_inline]] inline __m256i twice_u8(const uint8_t* p) {
   constexpr char kZ = -128;
-  const __m256i spread = _mm256_setr_epi8(0, kZ, 0, kZ, 1, kZ, 1, kZ, 2, kZ, 2, kZ, 3, kZ, 3, kZ,  //
-                                          4, kZ, 4, kZ, 5, kZ, 5, kZ, 6, kZ, 6, kZ, 7, kZ, 7, kZ);
+  const __m256i spread =
+      _mm256_setr_epi8(0, kZ, 0, kZ, 1, kZ, 1, kZ, 2, kZ, 2, kZ, 3, kZ, 3, kZ,  //
+                       4, kZ, 4, kZ, 5, kZ, 5, kZ, 6, kZ, 6, kZ, 7, kZ, 7, kZ);
   return _mm256_shuffle_epi8(_mm256_broadcastq_epi64(load_u8x8(p)), spread);
 }
 
 /// The same with sign.
 [[gnu::always_inline]] inline __m256i twice_i8(const uint8_t* p) {
   constexpr char kZ = -128;
-  const __m256i spread = _mm256_setr_epi8(kZ, 0, kZ, 0, kZ, 1, kZ, 1, kZ, 2, kZ, 2, kZ, 3, kZ, 3,  //
-                                          kZ, 4, kZ, 4, kZ, 5, kZ, 5, kZ, 6, kZ, 6, kZ, 7, kZ, 7);
+  const __m256i spread =
+      _mm256_setr_epi8(kZ, 0, kZ, 0, kZ, 1, kZ, 1, kZ, 2, kZ, 2, kZ, 3, kZ, 3,  //
+                       kZ, 4, kZ, 4, kZ, 5, kZ, 5, kZ, 6, kZ, 6, kZ, 7, kZ, 7);
   return _mm256_srai_epi16(_mm256_shuffle_epi8(_mm256_broadcastq_epi64(load_u8x8(p)), spread), 8);
 }
 
 [[gnu::always_inline]] inline __m256 f32_from_u8x8(const uint8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_u8x8(p)));
 }
-[[gnu::always_inline]] inline __m256 negated(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
+[[gnu::always_inline]] inline __m256 negated(__m256 v) {
+  return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f));
+}
 
-[[gnu::always_inline]] inline void nibble_levels(const uint8_t* at, int i, __m256i& lo, __m256i& hi) {
+[[gnu::always_inline]] inline void nibble_levels(const uint8_t* at, int i, __m256i& lo,
+                                                 __m256i& hi) {
   const __m256i nibble = _mm256_set1_epi8(15);
   const __m256i v = load_u8x32(at + 32 * i);
   lo = _mm256_and_si256(v, nibble);
@@ -58,7 +65,8 @@ struct WithMin {
   static constexpr int kSubs = 8, kBits = kBitsPerLevel, kOffset = 0;
   static constexpr bool kHasMin = true, kSplitScale = false;
   static constexpr int64_t kMinAt = 16, kHeadBytes = 32;
-  static constexpr int64_t kSubMinAt = 8, kHighAt = 16, kQsAt = kHighAt + (kBits == 5 ? 32 : 0);  // in a sub-block
+  static constexpr int64_t kSubMinAt = 8, kHighAt = 16,
+                           kQsAt = kHighAt + (kBits == 5 ? 32 : 0);  // in a sub-block
   static constexpr int64_t kSubBytes = kQsAt + 128, kUnitBytes = kHeadBytes + 8 * kSubBytes;
 
   template <class Byte>
@@ -66,8 +74,9 @@ struct WithMin {
     return unit + kHeadBytes + sub * kSubBytes;
   }
 
-  /// Where the file keeps the 6-bit scale and minimum of sub-block j: low six bits of bytes j and j + 4 for j < 4; after
-  /// that a nibble of byte j + 4 with two more bits on top of bytes j - 4 and j.
+  /// Where the file keeps the 6-bit scale and minimum of sub-block j: low six bits of bytes j and j
+  /// + 4 for j < 4; after that a nibble of byte j + 4 with two more bits on top of bytes j - 4 and
+  /// j.
   static void pack_scales(const uint8_t* s, int lane, uint8_t* unit) {
     for (int j = 0; j < 4; ++j) {
       uint8_t* front = sub_block(unit, j) + lane;
@@ -78,7 +87,8 @@ struct WithMin {
       back[kSubMinAt] = static_cast<uint8_t>((s[j + 8] >> 4) | ((s[j + 4] >> 6) << 4));
     }
   }
-  /// Bit i of byte b of a lane is bit 4 of element 4i + b; in the file bit `sub` of qh[e] is that of element e.
+  /// Bit i of byte b of a lane is bit 4 of element 4i + b; in the file bit `sub` of qh[e] is that
+  /// of element e.
   static void pack_fifth_bits(const uint8_t* qh, int sub, int lane, uint8_t* at) {
     uint32_t all = 0;
     for (int i = 0; i < 8; ++i) all |= ((load_u32(qh + 4 * i) >> sub) & 0x01010101u) << i;
@@ -94,7 +104,8 @@ struct WithMin {
     }
   }
   template <int kVec>
-  [[gnu::always_inline]] static void levels(const uint8_t* unit, int sub, __m256i& lo, __m256i& hi) {
+  [[gnu::always_inline]] static void levels(const uint8_t* unit, int sub, __m256i& lo,
+                                            __m256i& hi) {
     nibble_levels(sub_block(unit, sub) + kQsAt, kVec, lo, hi);
     if constexpr (kBits == 5) {
       const __m256i fifth = _mm256_set1_epi8(16);
@@ -104,7 +115,8 @@ struct WithMin {
     }
   }
   [[gnu::always_inline]] static __m256 neg_min(const uint8_t* unit, int sub) {
-    return _mm256_mul_ps(negated(load_f16x8(unit + kMinAt)), f32_from_u8x8(sub_block(unit, sub) + kSubMinAt));  // exact
+    return _mm256_mul_ps(negated(load_f16x8(unit + kMinAt)),
+                         f32_from_u8x8(sub_block(unit, sub) + kSubMinAt));  // exact
   }
   [[gnu::always_inline]] static FastScales scales(const uint8_t* unit, int sub) {
     FastScales s;
@@ -115,7 +127,8 @@ struct WithMin {
   }
   static void decode(const uint8_t* unit, int sub, float* dst) {
     AffineScales s;
-    s.scale_lo = s.scale_hi = _mm256_mul_ps(load_f16x8(unit), f32_from_u8x8(sub_block(unit, sub)));  // exact
+    s.scale_lo = s.scale_hi =
+        _mm256_mul_ps(load_f16x8(unit), f32_from_u8x8(sub_block(unit, sub)));  // exact
     s.offset_lo = s.offset_hi = neg_min(unit, sub);
     decode_unsigned<WithMin>(unit, sub, s, dst);
   }
@@ -128,7 +141,8 @@ struct Q6_K {
   using Block = BlockQ6_K;
   static constexpr int kSubs = 8, kBits = 6, kOffset = 32;
   static constexpr bool kHasMin = false, kSplitScale = true;
-  static constexpr int64_t kHeadBytes = 16, kHighAt = 16, kQsAt = 80;  // the last two in a sub-block
+  static constexpr int64_t kHeadBytes = 16, kHighAt = 16,
+                           kQsAt = 80;  // the last two in a sub-block
   static constexpr int64_t kSubBytes = kQsAt + 128, kUnitBytes = kHeadBytes + 8 * kSubBytes;
 
   template <class Byte>
@@ -136,8 +150,9 @@ struct Q6_K {
     return unit + kHeadBytes + sub * kSubBytes;
   }
 
-  /// In the file each half of 128 elements has 64 bytes of nibbles (parts 0, 1 low; 2, 3 high) and 32 bytes of upper
-  /// bits (two a part). Here bits 2i, 2i + 1 of a byte belong to quad i, quads 4..7 in the second vector.
+  /// In the file each half of 128 elements has 64 bytes of nibbles (parts 0, 1 low; 2, 3 high) and
+  /// 32 bytes of upper bits (two a part). Here bits 2i, 2i + 1 of a byte belong to quad i,
+  /// quads 4..7 in the second vector.
   static void pack(const Block& b, int lane, uint8_t* unit) {
     pack_f16(b.d, lane, unit);
     for (int sub = 0; sub < kSubs; ++sub) {
@@ -168,7 +183,8 @@ struct Q6_K {
     return _mm256_and_si256(moved, _mm256_set1_epi8(0x30));
   }
   template <int kVec>
-  [[gnu::always_inline]] static void levels(const uint8_t* unit, int sub, __m256i& lo, __m256i& hi) {
+  [[gnu::always_inline]] static void levels(const uint8_t* unit, int sub, __m256i& lo,
+                                            __m256i& hi) {
     const uint8_t* at = sub_block(unit, sub);
     nibble_levels(at + kQsAt, kVec, lo, hi);
     lo = _mm256_or_si256(lo, upper_bits<kVec>(load_u8x32(at + kHighAt)));

@@ -1,5 +1,6 @@
-// Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: one float scale (and minimum) per 32 elements. Orders and bounds: linear_fast.h.
-// A unit is as large as eight file blocks: scales f16 [8], minima f16 [8] if any, upper bits [32] if any, levels.
+// Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: one float scale (and minimum) per 32 elements. Orders and bounds:
+// linear_fast.h. A unit is as large as eight file blocks: scales f16 [8], minima f16 [8] if any,
+// upper bits [32] if any, levels.
 #include "core/base/quant_blocks.h"
 #include "kernels/cpu/avx2/linear_fast.h"
 #include "kernels/cpu/avx2/linear_install.h"
@@ -9,7 +10,8 @@ namespace {
 
 void pack_f16(uint16_t bits, int lane, uint8_t* at) { __builtin_memcpy(at + 2 * lane, &bits, 2); }
 
-/// The file pairs element e with e + 16 in a byte, which is quad i with quad i + 4: bytes move, nibbles stay.
+/// The file pairs element e with e + 16 in a byte, which is quad i with quad i + 4: bytes move,
+/// nibbles stay.
 void pack_nibbles(const uint8_t* qs, int lane, uint8_t* at) {
   for (int i = 0; i < 4; ++i) __builtin_memcpy(at + 32 * i + 4 * lane, qs + 4 * i, 4);
 }
@@ -25,7 +27,8 @@ void pack_fifth_bits(const uint8_t* qh, int lane, uint8_t* at) {
   }
 }
 
-[[gnu::always_inline]] inline void nibble_levels(const uint8_t* at, int i, __m256i& lo, __m256i& hi) {
+[[gnu::always_inline]] inline void nibble_levels(const uint8_t* at, int i, __m256i& lo,
+                                                 __m256i& hi) {
   const __m256i nibble = _mm256_set1_epi8(15);
   const __m256i v = load_u8x32(at + 32 * i);
   lo = _mm256_and_si256(v, nibble);
@@ -46,7 +49,8 @@ struct LowBits {
   using Block = BlockT;
   static constexpr int kSubs = 1, kBits = kBitsPerLevel, kOffset = kCentre;
   static constexpr bool kHasMin = kMin, kSplitScale = false;
-  static constexpr int64_t kMinAt = 16, kHighAt = kMin ? 32 : 16, kQsAt = kHighAt + (kBits == 5 ? 32 : 0);
+  static constexpr int64_t kMinAt = 16, kHighAt = kMin ? 32 : 16,
+                           kQsAt = kHighAt + (kBits == 5 ? 32 : 0);
   static constexpr int64_t kUnitBytes = kQsAt + 128;
   static_assert(kUnitBytes == 8 * sizeof(BlockT));
 
@@ -57,7 +61,8 @@ struct LowBits {
     pack_nibbles(b.qs, lane, unit + kQsAt);
   }
   template <int kVec>
-  [[gnu::always_inline]] static void levels(const uint8_t* unit, int /*sub*/, __m256i& lo, __m256i& hi) {
+  [[gnu::always_inline]] static void levels(const uint8_t* unit, int /*sub*/, __m256i& lo,
+                                            __m256i& hi) {
     nibble_levels(unit + kQsAt, kVec, lo, hi);
     if constexpr (kBits == 5) add_fifth_bits<kVec>(load_u8x32(unit + kHighAt), lo, hi);
   }
@@ -95,7 +100,9 @@ struct Q8_0 {
     pack_f16(b.d, lane, unit);
     for (int i = 0; i < 8; ++i) __builtin_memcpy(unit + kQsAt + 32 * i + 4 * lane, b.qs + 4 * i, 4);
   }
-  [[gnu::always_inline]] static __m256i quad(const uint8_t* unit, int i) { return load_u8x32(unit + kQsAt + 32 * i); }
+  [[gnu::always_inline]] static __m256i quad(const uint8_t* unit, int i) {
+    return load_u8x32(unit + kQsAt + 32 * i);
+  }
   [[gnu::always_inline]] static FastScales scales(const uint8_t* unit, int /*sub*/) {
     FastScales s;
     s.d = load_f16x8(unit);

@@ -2,8 +2,8 @@
 //
 // Reduction order, the same for every m, n range, panel position and thread: one chain per output,
 //   acc = fma(w[k], x[k], acc)  for k = 0, 1, 2, ...  starting from +0,
-// where w[k] is the decoded weight (equal to generic::decode_row's, zeros apart in sign). A stretch boundary stores and
-// reloads acc, which changes no bit.
+// where w[k] is the decoded weight (equal to generic::decode_row's, zeros apart in sign). A stretch
+// boundary stores and reloads acc, which changes no bit.
 #include "kernels/cpu/avx2/linear_precise.h"
 
 namespace infer::kern::avx2 {
@@ -47,10 +47,14 @@ void rows(const PreciseTile& t) {
 
 void precise_tile(const PreciseTile& t) {
   switch (t.n_panel) {
-    case 4: return rows<4>(t);
-    case 3: return rows<3>(t);
-    case 2: return rows<2>(t);
-    default: return rows<1>(t);
+    case 4:
+      return rows<4>(t);
+    case 3:
+      return rows<3>(t);
+    case 2:
+      return rows<2>(t);
+    default:
+      return rows<1>(t);
   }
 }
 

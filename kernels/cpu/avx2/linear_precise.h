@@ -3,21 +3,21 @@
 #include "kernels/cpu/avx2/linear_vec.h"
 #include "kernels/cpu/table.h"
 
-/// kPrecise for quantised panels: a stretch of k of up to four panels is decoded to f32 in scratch, then multiplied
-/// with f32 activations.
+/// kPrecise for quantised panels: a stretch of k of up to four panels is decoded to f32 in scratch,
+/// then multiplied with f32 activations.
 namespace infer::kern::avx2 {
 
-inline constexpr int64_t kPanelRows = 8;       ///< outputs in a panel: the lanes
-inline constexpr int64_t kPrecisePanels = 4;   ///< panels in flight
-inline constexpr int64_t kPreciseK = 256;      ///< elements decoded at a time; a super-block must fit
-inline constexpr int64_t kPreciseRows = 48;    ///< activation rows that share a decoded stretch
+inline constexpr int64_t kPanelRows = 8;      ///< outputs in a panel: the lanes
+inline constexpr int64_t kPrecisePanels = 4;  ///< panels in flight
+inline constexpr int64_t kPreciseK = 256;    ///< elements decoded at a time; a super-block must fit
+inline constexpr int64_t kPreciseRows = 48;  ///< activation rows that share a decoded stretch
 inline constexpr int64_t kPreciseWeightFloats = kPrecisePanels * kPreciseK * kPanelRows;
 inline constexpr int64_t kPreciseAccFloats = kPreciseRows * kPrecisePanels * kPanelRows;
 
 /// acc[r][p][lane] = fma(w[p][i][lane], x[r][i], acc[r][p][lane]) for i in sequence.
 struct PreciseTile {
-  const float* w = nullptr;  ///< [n_panel][kPreciseK][kPanelRows]
-  int64_t n_panel = 0;       ///< 1..kPrecisePanels
+  const float* w = nullptr;      ///< [n_panel][kPreciseK][kPanelRows]
+  int64_t n_panel = 0;           ///< 1..kPrecisePanels
   const std::byte* x = nullptr;  ///< row 0 at the first k of the stretch
   int64_t x_stride = 0;          ///< bytes
   int64_t m = 0, k = 0;
@@ -45,8 +45,8 @@ void precise_group(const LinearArgs& a, int64_t row_begin, int64_t m, int64_t j)
     for (int64_t p = 0; p < n_panel; ++p) {
       for (int64_t i = 0; i < len; i += 32) {
         const int64_t block = (k0 + i) / 32;
-        T::decode(panels + p * panel_bytes + block / T::kSubs * T::kUnitBytes, static_cast<int>(block % T::kSubs),
-                  w + (p * kPreciseK + i) * kPanelRows);
+        T::decode(panels + p * panel_bytes + block / T::kSubs * T::kUnitBytes,
+                  static_cast<int>(block % T::kSubs), w + (p * kPreciseK + i) * kPanelRows);
       }
     }
     PreciseTile t;

@@ -5,7 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
-/// Small loads and stores that the AVX2 linear kernels share. Force-inlined: nothing here becomes a symbol.
+/// Small loads and stores that the AVX2 linear kernels share. Force-inlined: nothing here becomes a
+/// symbol.
 namespace infer::kern::avx2 {
 
 [[gnu::always_inline]] inline __m256i load_u8x32(const void* p) {
@@ -19,13 +20,17 @@ namespace infer::kern::avx2 {
   __builtin_memcpy(&v, p, sizeof(v));
   return v;
 }
-[[gnu::always_inline]] inline void store_u32(void* p, uint32_t v) { __builtin_memcpy(p, &v, sizeof(v)); }
+[[gnu::always_inline]] inline void store_u32(void* p, uint32_t v) {
+  __builtin_memcpy(p, &v, sizeof(v));
+}
 /// Four bytes in every 32-bit lane.
 [[gnu::always_inline]] inline __m256i broadcast_u32(const void* p) {
   return _mm256_set1_epi32(static_cast<int>(load_u32(p)));
 }
 /// Eight halves to f32.
-[[gnu::always_inline]] inline __m256 load_f16x8(const void* p) { return _mm256_cvtph_ps(load_u8x16(p)); }
+[[gnu::always_inline]] inline __m256 load_f16x8(const void* p) {
+  return _mm256_cvtph_ps(load_u8x16(p));
+}
 [[gnu::always_inline]] inline __m128i load_u8x8(const void* p) {
   return _mm_loadl_epi64(static_cast<const __m128i*>(p));
 }
@@ -42,8 +47,8 @@ namespace infer::kern::avx2 {
     _mm256_maskstore_ps(p, lane_mask(count), v);
   }
 }
-/// fn(Index<0>), ..., fn(Index<kCount - 1>): a loop whose counter is a constant from the start, so that arrays of vectors
-/// indexed by it live in registers.
+/// fn(Index<0>), ..., fn(Index<kCount - 1>): a loop whose counter is a constant from the start, so
+/// that arrays of vectors indexed by it live in registers.
 template <int kIndex>
 struct Index {
   static constexpr int value = kIndex;
@@ -55,6 +60,9 @@ template <int kCount, class Fn>
     fn(Index<kCount - 1>{});
   }
 }
+/// Makes the compiler finish v here. Without it GCC turns chains of integer additions into trees,
+/// runs out of registers and spills the partial sums.
+[[gnu::always_inline]] inline void settle(__m256i& v) { __asm__("" : "+x"(v)); }
 [[gnu::always_inline]] inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 [[gnu::always_inline]] inline int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 

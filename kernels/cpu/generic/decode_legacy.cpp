@@ -23,7 +23,8 @@ void decode_scaled(const std::byte* src, int64_t n_elem, float* dst) {
   }
 }
 
-/// w = d * q + m with m from the file: added (not "minus minus"), so that the sign of zero is the file's.
+/// w = d * q + m with m from the file: added (not "minus minus"), so that the sign of zero is the
+/// file's.
 template <class Block>
 void decode_affine(const std::byte* src, int64_t n_elem, float* dst) {
   for (int64_t ib = 0; ib < n_elem / kBlock32; ++ib) {
@@ -31,7 +32,8 @@ void decode_affine(const std::byte* src, int64_t n_elem, float* dst) {
     const float m = f32_from_f16(b.m);
     Unpacked32 u;
     unpack(b, 0, u);
-    for (int i = 0; i < kBlock32; ++i) dst[ib * kBlock32 + i] = u.d * static_cast<float>(u.q[i]) + m;
+    for (int i = 0; i < kBlock32; ++i)
+      dst[ib * kBlock32 + i] = u.d * static_cast<float>(u.q[i]) + m;
   }
 }
 
@@ -57,10 +59,20 @@ void decode_bf16(const std::byte* src, int64_t n_elem, float* dst) {
   }
 }
 
-void decode_q4_0(const std::byte* src, int64_t n_elem, float* dst) { decode_scaled<BlockQ4_0>(src, n_elem, dst); }
-void decode_q4_1(const std::byte* src, int64_t n_elem, float* dst) { decode_affine<BlockQ4_1>(src, n_elem, dst); }
-void decode_q5_0(const std::byte* src, int64_t n_elem, float* dst) { decode_scaled<BlockQ5_0>(src, n_elem, dst); }
-void decode_q5_1(const std::byte* src, int64_t n_elem, float* dst) { decode_affine<BlockQ5_1>(src, n_elem, dst); }
-void decode_q8_0(const std::byte* src, int64_t n_elem, float* dst) { decode_scaled<BlockQ8_0>(src, n_elem, dst); }
+void decode_q4_0(const std::byte* src, int64_t n_elem, float* dst) {
+  decode_scaled<BlockQ4_0>(src, n_elem, dst);
+}
+void decode_q4_1(const std::byte* src, int64_t n_elem, float* dst) {
+  decode_affine<BlockQ4_1>(src, n_elem, dst);
+}
+void decode_q5_0(const std::byte* src, int64_t n_elem, float* dst) {
+  decode_scaled<BlockQ5_0>(src, n_elem, dst);
+}
+void decode_q5_1(const std::byte* src, int64_t n_elem, float* dst) {
+  decode_affine<BlockQ5_1>(src, n_elem, dst);
+}
+void decode_q8_0(const std::byte* src, int64_t n_elem, float* dst) {
+  decode_scaled<BlockQ8_0>(src, n_elem, dst);
+}
 
 }  // namespace infer::kern::generic

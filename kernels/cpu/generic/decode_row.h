@@ -3,9 +3,10 @@
 #include <cstddef>
 #include <cstdint>
 
-/// One row from the file's layout to f32, for every type that can be computed with: the oracle of all kernels.
-/// Shapes: src n_elem elements in blocks along k, any alignment; dst [n_elem]. Needs: n_elem a multiple of the block.
-/// Values are those of gguf-py's `dequantize`, bit for bit (tests/ops/decode_test.cpp).
+/// One row from the file's layout to f32, for every type that can be computed with: the oracle of
+/// all kernels. Shapes: src n_elem elements in blocks along k, any alignment; dst [n_elem]. Needs:
+/// n_elem a multiple of the block. Values are those of gguf-py's `dequantize`, bit for bit
+/// (tests/ops/decode_test.cpp).
 namespace infer::kern::generic {
 
 void decode_f32(const std::byte* src, int64_t n_elem, float* dst);

@@ -3,12 +3,13 @@
 #include <cstddef>
 #include <cstdint>
 
-/// Prepared activation rows, one layout for every ISA level (each level fills it with the same bits).
+/// Prepared activation rows, one layout for every ISA level (each level fills it with the same
+/// bits).
 namespace infer::kern {
 
 /// 32 activations in 8 bits. Stands for x[i] = d * q[i], |x - d * q| <= d / 2 up to rounding.
-/// A block that holds a NaN or an infinity has d = s = NaN and q = h = 0, so that it turns every output NaN.
-/// A block whose largest magnitude is below kActTiny is zero.
+/// A block that holds a NaN or an infinity has d = s = NaN and q = h = 0, so that it turns every
+/// output NaN. A block whose largest magnitude is below kActTiny is zero.
 struct ActBlock {
   int8_t q[32];  ///< -127..127
   float d;       ///< max |x| / 127

@@ -1,7 +1,7 @@
 // Linear layers with f32 activations: y[j] = dot(decode(W[j, :]), x).
 //
-// Reduction order, the same for every m, n range and thread: eight partial sums, sum l taking the products of
-// k = l, l + 8, l + 16, ... in sequence (product rounded, then added); then the tree
+// Reduction order, the same for every m, n range and thread: eight partial sums, sum l taking the
+// products of k = l, l + 8, l + 16, ... in sequence (product rounded, then added); then the tree
 //   ((p0 + p4) + (p2 + p6)) + ((p1 + p5) + (p3 + p7)).
 // A k that is no multiple of 8 is filled up with zeros on both sides.
 #include <cstring>

@@ -1,7 +1,8 @@
 // Linear layers with 8-bit activations and quantised weights, in the file's layout.
 //
-// Reduction order, the same for every m, n range and thread: one chain per output over the 32-element blocks of k in
-// sequence. A block's integer sum  t = sum_i sc[i / 16] * q_w[i] * q_x[i]  is exact (|t| < 2^24, so in f32 as well);
+// Reduction order, the same for every m, n range and thread: one chain per output over the
+// 32-element blocks of k in sequence. A block's integer sum  t = sum_i sc[i / 16] * q_w[i] * q_x[i]
+// is exact (|t| < 2^24, so in f32 as well);
 //   acc += f32(t) * (d_w * d_x);  and for formats with a minimum  acc -= m_w * s_x.
 #include <cstring>
 
@@ -22,7 +23,8 @@ template <bool kHasMin>
 float dot(const Unpacked32* w, const ActBlock* x, int64_t n_block) {
   float acc = 0.0f;
   for (int64_t ib = 0; ib < n_block; ++ib) {
-    const int32_t t = w[ib].sc[0] * dot16(w[ib].q, x[ib].q) + w[ib].sc[1] * dot16(w[ib].q + 16, x[ib].q + 16);
+    const int32_t t =
+        w[ib].sc[0] * dot16(w[ib].q, x[ib].q) + w[ib].sc[1] * dot16(w[ib].q + 16, x[ib].q + 16);
     acc += static_cast<float>(t) * (w[ib].d * x[ib].d);
     if constexpr (kHasMin) acc -= w[ib].m * x[ib].s;
   }
@@ -41,7 +43,8 @@ template <class Block>
 void unpack_row(const std::byte* src, int64_t n_block, Unpacked32* w) {
   for (int64_t ib = 0; ib < n_block; ib += kSubBlocks<Block>) {
     Block b;
-    std::memcpy(&b, src + ib / kSubBlocks<Block> * static_cast<int64_t>(sizeof(Block)), sizeof(Block));
+    std::memcpy(&b, src + ib / kSubBlocks<Block> * static_cast<int64_t>(sizeof(Block)),
+                sizeof(Block));
     for (int sub = 0; sub < kSubBlocks<Block>; ++sub) unpack(b, sub, w[ib + sub]);
   }
 }

@@ -6,12 +6,12 @@
 #include "core/base/half.h"
 #include "core/base/quant_blocks.h"
 
-/// Every quantised format as one shape: 32 elements along k with integer levels, integer sub-scales and float scales.
-/// Decoders and generic kernels read blocks through these functions only.
+/// Every quantised format as one shape: 32 elements along k with integer levels, integer sub-scales
+/// and float scales. Decoders and generic kernels read blocks through these functions only.
 namespace infer::kern::generic {
 
-/// w[i] = (d * sc[i / 16]) * q[i] - m. For formats without integer sub-scales sc = 1; without a minimum m = 0.
-/// All of d * sc, (d * sc) * q and m are exact in f32; only the subtraction rounds.
+/// w[i] = (d * sc[i / 16]) * q[i] - m. For formats without integer sub-scales sc = 1; without a
+/// minimum m = 0. All of d * sc, (d * sc) * q and m are exact in f32; only the subtraction rounds.
 struct Unpacked32 {
   int8_t q[32];
   int32_t sc[2];
@@ -19,9 +19,9 @@ struct Unpacked32 {
   float m;
 };
 
-/// 6-bit scale and minimum of sub-block j (0..7) of Q4_K and Q5_K: the first four sit in the low six bits of bytes
-/// 0..3 (scales) and 4..7 (minima); of the last four the low nibbles are in bytes 8..11 and the upper two bits on top
-/// of bytes 0..7.
+/// 6-bit scale and minimum of sub-block j (0..7) of Q4_K and Q5_K: the first four sit in the low
+/// six bits of bytes 0..3 (scales) and 4..7 (minima); of the last four the low nibbles are in
+/// bytes 8..11 and the upper two bits on top of bytes 0..7.
 [[gnu::always_inline]] inline void scale_min_k(const uint8_t* s, int j, int& sc, int& mn) {
   if (j < 4) {
     sc = s[j] & 63;
@@ -32,7 +32,9 @@ struct Unpacked32 {
   }
 }
 
-[[gnu::always_inline]] inline int high_bit(const uint8_t* qh, int i) { return (qh[i >> 3] >> (i & 7)) & 1; }
+[[gnu::always_inline]] inline int high_bit(const uint8_t* qh, int i) {
+  return (qh[i >> 3] >> (i & 7)) & 1;
+}
 
 [[gnu::always_inline]] inline void set_scales(Unpacked32& o, int sc0, int sc1, float d, float m) {
   o.sc[0] = sc0;
