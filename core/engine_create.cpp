@@ -1,0 +1,209 @@
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "core/base/checked.h"
+#include "core/base/error.h"
+#include "core/base/quant_types.h"
+#include "core/engine.h"
+#include "core/engine_internal.h"
+#include "core/model/model.h"
+#include "gguf/reader.h"
+
+namespace infer {
+namespace {
+
+using runtime::kBlockTok;
+
+class TokenizerDecoder final : public internal::TextDecoder {
+ public:
+  explicit TokenizerDecoder(const text::Tokenizer& tokenizer)
+      : decoder_(tokenizer, /*special=*/false) {}
+  std::string_view push(TokenId id) override { return decoder_.push(id); }
+  std::string_view finish() override { return decoder_.finish(); }
+
+ private:
+  text::StreamDecoder decoder_;
+};
+
+class TokenizerVocabulary final : public internal::Vocabulary {
+ public:
+  TokenizerVocabulary(const text::Tokenizer& tokenizer, int32_t n_vocab)
+      : tokenizer_(tokenizer), n_vocab_(n_vocab) {}
+  int32_t n_vocab() const override { return n_vocab_; }
+  std::span<const TokenId> eog_ids() const override { return tokenizer_.eog_ids(); }
+  std::unique_ptr<internal::TextDecoder> make_decoder() const override {
+    return std::make_unique<TokenizerDecoder>(tokenizer_);
+  }
+
+ private:
+  const text::Tokenizer& tokenizer_;
+  int32_t n_vocab_;
+};
+
+Error too_big(std::string_view what) {
+  return make_error(ErrorCode::kOutOfMemory, "the size of {} does not fit 64 bits", what);
+}
+
+/// Bytes of one block of a group, over all its layers.
+Result<int64_t> block_bytes(const graph::Graph& graph, const graph::CacheGroup& group,
+                            const runtime::CompileOptions& types) {
+  int64_t bytes = 0;
+  for (int i : group.cache_layers) {
+    const graph::CacheLayer& layer = graph.cache_layers[static_cast<size_t>(i)];
+    const auto k = row_bytes(types.type_k, layer.head_dim);
+    const auto v = row_bytes(types.type_v, layer.head_dim_v);
+    if (!k || !v) return too_big("a row of the cache");
+    const auto row = checked_mul(*k + *v, layer.n_kv_head * kBlockTok);
+    const auto sum = row ? checked_add(bytes, *row) : std::nullopt;
+    if (!sum) return too_big("a block of the cache");
+    bytes = *sum;
+  }
+  return bytes;
+}
+
+int64_t blocks_of_window(int64_t window, const EngineOptions& o) {
+  const int64_t all = ceil_div(o.n_ctx, kBlockTok) + 1;  // one more: the copy of a shared block
+  const int64_t seen = std::min(window, o.n_ctx) + std::min(o.n_batch, o.n_ctx);
+  return std::min(all, ceil_div(seen, kBlockTok) + 2);
+}
+
+/// Sizes of the pools: windows have what max_seqs sequences need, full groups what is left of kv_mem_bytes.
+Result<std::vector<runtime::KvGroupConfig>> size_groups(const graph::Graph& graph,
+                                                        const EngineOptions& o,
+                                                        const runtime::CompileOptions& types) {
+  std::vector<runtime::KvGroupConfig> groups;
+  int64_t window_bytes = 0, full_bytes = 0;  // full_bytes: of one block in each full group
+  for (const graph::CacheGroup& g : graph.cache_groups) {
+    if (g.kind == graph::CacheKind::kState)
+      return make_error(ErrorCode::kUnsupported, "{}: state cache groups cannot be computed",
+                        graph.arch);
+    const bool full = g.kind == graph::CacheKind::kFull;
+    const int64_t per_seq = full ? ceil_div(o.n_ctx, kBlockTok) : blocks_of_window(g.window, o);
+    const int64_t n_block = per_seq * o.max_seqs;
+    groups.push_back({.window = full ? 0 : g.window, .n_block = n_block});
+    INFER_ASSIGN(const int64_t bytes, block_bytes(graph, g, types));
+    const auto all = checked_mul(bytes, full ? 1 : n_block);
+    const auto sum = all ? checked_add(full ? full_bytes : window_bytes, *all) : std::nullopt;
+    if (!sum) return too_big("the cache");
+    (full ? full_bytes : window_bytes) = *sum;
+  }
+  if (o.kv_mem_bytes <= 0) return groups;
+  const int64_t n_fit = full_bytes > 0 ? (o.kv_mem_bytes - window_bytes) / full_bytes : 1;
+  if (o.kv_mem_bytes < window_bytes || n_fit < 1)
+    return make_error(ErrorCode::kOutOfMemory,
+                      "kv_mem_bytes = {} is too little: windows take {}, one more block {}",
+                      o.kv_mem_bytes, window_bytes, full_bytes);
+  for (runtime::KvGroupConfig& g : groups) {
+    if (g.window == 0) g.n_block = std::min(g.n_block, n_fit);
+  }
+  return groups;
+}
+
+Result<std::vector<runtime::StagePlacement>> place(const graph::Graph& graph,
+                                                   const EngineOptions& o,
+                                                   std::span<runtime::Backend* const> backends) {
+  constexpr ErrorCode kCode = ErrorCode::kInvalidArgument;
+  const auto n_half = static_cast<int>(graph.halves.size());
+  std::vector<StageSpec> specs = o.stages;
+  if (specs.empty()) specs.push_back({.backend = 0, .half_end = n_half});
+  std::vector<runtime::StagePlacement> stages;
+  int begin = 0;
+  for (const StageSpec& spec : specs) {
+    if (spec.backend < 0 || static_cast<size_t>(spec.backend) >= backends.size())
+      return make_error(kCode, "stage {}: backend {} of {}", stages.size(), spec.backend,
+                        backends.size());
+    if (spec.half_end <= begin || spec.half_end > n_half)
+      return make_error(kCode, "stage {}: half_end = {} is not in {}..{}", stages.size(),
+                        spec.half_end, begin + 1, n_half);
+    stages.push_back({.backend = backends[static_cast<size_t>(spec.backend)],
+                      .half_begin = begin,
+                      .half_end = spec.half_end});
+    begin = spec.half_end;
+  }
+  if (begin != n_half)
+    return make_error(kCode, "stages end at half-layer {} of {}", begin, n_half);
+  return stages;
+}
+
+Result<EngineOptions> resolve(const EngineOptions& options, const model::Model& model) {
+  constexpr ErrorCode kCode = ErrorCode::kInvalidArgument;
+  constexpr int64_t kMax = int64_t{1} << 24;  // of each size, so that their products fit 64 bits
+  EngineOptions o = options;
+  if (o.n_ctx == 0) o.n_ctx = model.hparams().n_ctx_train;
+  if (o.n_ctx < 1 || o.n_ctx > kMax)
+    return make_error(kCode, "n_ctx = {} is not in 1..{}", o.n_ctx, kMax);
+  if (o.n_batch < 1 || o.n_batch > kMax)
+    return make_error(kCode, "n_batch = {} is not in 1..{}", o.n_batch, kMax);
+  if (o.max_seqs < 1) return make_error(kCode, "max_seqs = {} is below 1", o.max_seqs);
+  if (o.kv_mem_bytes < 0)
+    return make_error(kCode, "kv_mem_bytes = {} is negative", o.kv_mem_bytes);
+  o.max_seqs = static_cast<int>(std::min<int64_t>(o.max_seqs, o.n_batch));
+  if (o.precise) o.type_k = o.type_v = DType::kF32;
+  for (const DType type : {o.type_k, o.type_v}) {
+    if (type != DType::kF16 && type != DType::kF32)
+      return make_error(kCode, "K/V type '{}' is neither f16 nor f32", name_of(type));
+  }
+  return o;
+}
+
+std::string summarize(const model::Model& model, const EngineOptions& o,
+                      std::span<const runtime::StagePlacement> stages,
+                      const runtime::MemoryReport& memory) {
+  std::string text = model.description();
+  const runtime::Backend* last = nullptr;
+  for (const runtime::StagePlacement& stage : stages) {
+    if (stage.backend == last) continue;
+    const runtime::DeviceInfo device = stage.backend->describe();
+    text += fmt::format(" | {}: {}", device.name, device.description);
+    last = stage.backend;
+  }
+  const auto mib = [](int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024.0); };
+  return text + fmt::format(
+                    " | MiB: weights {:.1f} + mapped {:.1f}, K/V {:.1f} ({}/{}), arena {:.1f}",
+                    mib(memory.weight_bytes), mib(memory.mapped_bytes), mib(memory.kv_bytes),
+                    name_of(o.type_k), name_of(o.type_v), mib(memory.arena_bytes));
+}
+
+int64_t logit_rows(int64_t n_vocab) {
+  constexpr int64_t kLogitBytes = int64_t{64} << 20;
+  return std::clamp<int64_t>(
+      kLogitBytes / (n_vocab * static_cast<int64_t>(sizeof(float))), 1, 64);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Model> model,
+                                               const EngineOptions& options,
+                                               std::span<runtime::Backend* const> backends) try {
+  INFER_ASSIGN(const EngineOptions o, resolve(options, *model));
+  INFER_ASSIGN(graph::Graph built, model->build_graph({.unfused = o.unfused}));
+  internal::EngineParts parts;
+  auto graph = std::make_unique<const graph::Graph>(std::move(built));
+  runtime::CompileOptions compile;
+  compile.precise = o.precise;
+  compile.type_k = o.type_k;
+  compile.type_v = o.type_v;
+  compile.n_ctx = o.n_ctx;
+  compile.progress = o.progress;
+  compile.weight_copied = [&](graph::WeightId id) {
+    const auto* tensor = model->file().find_tensor(graph->weights[static_cast<size_t>(id)].name);
+    if (tensor != nullptr) model->file().release_pages(*tensor);
+  };
+  INFER_ASSIGN(parts.groups, size_groups(*graph, o, compile));
+  for (const runtime::KvGroupConfig& g : parts.groups)
+    compile.groups.push_back({.n_block = g.n_block});
+  INFER_ASSIGN(const auto stages, place(*graph, o, backends));
+  const graph::Capacity capacity{.n_tok = o.n_batch, .n_logit_rows = logit_rows(graph->n_vocab)};
+  INFER_ASSIGN(parts.executor, runtime::Executor::create(*graph, stages, capacity, compile));
+  parts.summary = summarize(*model, o, stages, parts.executor->memory());
+  parts.vocabulary = std::make_unique<TokenizerVocabulary>(model->tokenizer(),
+                                                           static_cast<int32_t>(graph->n_vocab));
+  parts.graph = std::move(graph);
+  parts.model = std::move(model);
+  return internal::create_with(std::move(parts), o);
+} catch (const std::exception& e) {
+  return make_error(ErrorCode::kOutOfMemory, "engine cannot be made: {}", e.what());
+}
+
+}  // namespace infer
