@@ -43,7 +43,8 @@ int threads_of(std::optional<int64_t> quota, std::optional<int64_t> period) {
   return static_cast<int>(std::min(whole, kMaxThreads));
 }
 
-/// Calls limit_in(folder) for the cgroup and each one above it up to `base`; gives the smallest limit, 0: none.
+/// Calls limit_in(folder) for the cgroup and each one above it up to `base`; gives the smallest
+/// limit, 0: none.
 template <class Fn>
 int tightest_upwards(const std::string& base, std::string_view group, const Fn& limit_in) {
   int tightest = 0;
@@ -121,8 +122,8 @@ bool read_hwloc(CpuTopology& out) {
   // Some virtual machines show no cores, only logical CPUs.
   const bool has_cores = hwloc_get_nbobjs_by_type(topology.get(), HWLOC_OBJ_CORE) > 0;
   const hwloc_obj_type_t kind = has_cores ? HWLOC_OBJ_CORE : HWLOC_OBJ_PU;
-  for (hwloc_obj_t core = hwloc_get_next_obj_by_type(topology.get(), kind, nullptr); core != nullptr;
-       core = hwloc_get_next_obj_by_type(topology.get(), kind, core)) {
+  for (hwloc_obj_t core = hwloc_get_next_obj_by_type(topology.get(), kind, nullptr);
+       core != nullptr; core = hwloc_get_next_obj_by_type(topology.get(), kind, core)) {
     hwloc_bitmap_and(mine.get(), core->cpuset, mask.get());
     const int cpu = hwloc_bitmap_first(mine.get());
     if (cpu < 0) continue;

@@ -1,6 +1,7 @@
 #include "core/model/model.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <unordered_map>
 
@@ -50,7 +51,24 @@ Result<void> check_no_others(const gguf::Reader& file, const std::vector<TensorS
   return {};
 }
 
-std::string_view dominant_type(const gguf::Reader& file) {
+/// general.file_type, as llama.cpp numbers and names the mixes.
+struct FileType {
+  int64_t id;
+  std::string_view name;
+};
+constexpr std::array kFileTypes = {
+    FileType{0, "F32"},     FileType{1, "F16"},     FileType{2, "Q4_0"},    FileType{3, "Q4_1"},    FileType{7, "Q8_0"},
+    FileType{8, "Q5_0"},    FileType{9, "Q5_1"},    FileType{10, "Q2_K"},   FileType{11, "Q3_K_S"}, FileType{12, "Q3_K_M"},
+    FileType{13, "Q3_K_L"}, FileType{14, "Q4_K_S"}, FileType{15, "Q4_K_M"}, FileType{16, "Q5_K_S"}, FileType{17, "Q5_K_M"},
+    FileType{18, "Q6_K"},   FileType{25, "IQ4_NL"}, FileType{30, "IQ4_XS"}, FileType{32, "BF16"}};
+
+/// The mix the file says it is, else the type that most of its bytes have.
+std::string_view file_type(const gguf::Reader& file) {
+  if (const Result<int64_t> id = file.get_int("general.file_type"); id.ok()) {
+    for (const FileType& t : kFileTypes) {
+      if (t.id == *id) return t.name;
+    }
+  }
   std::map<DType, int64_t> bytes;
   for (const gguf::TensorInfo& t : file.tensors()) bytes[t.view.type] += t.view.n_bytes;
   const auto most = std::max_element(bytes.begin(), bytes.end(), [](auto& a, auto& b) { return a.second < b.second; });
@@ -90,7 +108,7 @@ std::string Model::description() const {
     n_bytes += t.view.n_bytes;
   }
   return fmt::format("{}, {}, {}, {:.1f} M parameters, {:.1f} MiB", hp_.name.empty() ? "unnamed" : hp_.name, hp_.arch,
-                     dominant_type(*file_), static_cast<double>(n_param) * 1e-6,
+                     file_type(*file_), static_cast<double>(n_param) * 1e-6,
                      static_cast<double>(n_bytes) / (1024.0 * 1024.0));
 }
 

@@ -25,7 +25,7 @@ class Model {
   const Hparams& hparams() const { return hp_; }
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
   const ArchDef& arch() const { return *arch_; }
-  std::string description() const;   ///< "SmolLM2 135M Instruct, llama, q4_1, 134.5 M parameters, 93.8 MiB"
+  std::string description() const;   ///< "SmolLM2 135M Instruct, llama, Q4_1, 134.5 M parameters, 92.1 MiB"
 
   /// The graph refers to the file's bytes, so the model must outlive it.
   Result<graph::Graph> build_graph(const BuildOptions& options) const;

@@ -17,7 +17,8 @@ bool is_joinable(TokenKind kind) {
 
 }  // namespace
 
-SpmModel::SpmModel(const Vocab& vocab) : score_(vocab.score), unk_(vocab.special.unk) {
+SpmModel::SpmModel(const Vocab& vocab)
+    : score_(vocab.score), unk_(vocab.special.unk), squeeze_spaces_(vocab.squeeze_spaces) {
   byte_id_.fill(-1);
   joinable_.reset(vocab.text.data(), vocab.text.size());
   for (TokenId id = 0; id < vocab.size(); ++id) {
@@ -25,6 +26,8 @@ SpmModel::SpmModel(const Vocab& vocab) : score_(vocab.score), unk_(vocab.special
     if (vocab.kind[id] == TokenKind::kByte) byte_id_[byte_of_spelling(text)] = id;
     if (text.empty() || !is_joinable(vocab.kind[id])) continue;
     joinable_.insert(id);
+    const bool user_defined = vocab.kind[id] == TokenKind::kUserDefined;
+    marks_are_spaces_ = marks_are_spaces_ || (user_defined && text.find(' ') != std::string_view::npos);
     longest_ = std::max(longest_, text.size());
     uint32_t before = kMarkCp;
     for (size_t at = 0; at < text.size();) {
@@ -39,6 +42,38 @@ SpmModel::SpmModel(const Vocab& vocab) : score_(vocab.score), unk_(vocab.special
     const char raw = static_cast<char>(b);
     if (byte_id_[b] < 0) byte_id_[b] = joinable_.find({&raw, 1});
   }
+}
+
+std::string_view SpmModel::normalize(std::string_view text, std::string& buffer) const {
+  if (marks_are_spaces_ && text.find(kSpaceMark) != std::string_view::npos) {
+    std::string spaced;
+    for (size_t at = 0; at < text.size();) {
+      const size_t mark = std::min(text.find(kSpaceMark, at), text.size());
+      spaced.append(text, at, mark - at);
+      if (mark < text.size()) spaced += ' ';
+      at = mark + kSpaceMark.size();
+    }
+    buffer = std::move(spaced);
+    text = buffer;
+  }
+  if (squeeze_spaces_) {
+    std::string squeezed;
+    for (const char c : text) {
+      if (c != ' ' || (!squeezed.empty() && squeezed.back() != ' ')) squeezed += c;
+    }
+    buffer = std::move(squeezed);
+    text = buffer;
+    for (;;) {  // at the end, and only there, SentencePiece takes a literal U+2581 for a space
+      if (text.ends_with(' ')) {
+        text.remove_suffix(1);
+      } else if (text.ends_with(kSpaceMark)) {
+        text.remove_suffix(kSpaceMark.size());
+      } else {
+        break;
+      }
+    }
+  }
+  return text;
 }
 
 void SpmModel::push_unknown(std::string_view bytes, std::vector<TokenId>& out, bool& after_unk) const {

@@ -17,6 +17,10 @@ namespace infer::text {
 /// Source: SentencePiece, arXiv:1808.06226.
 class SpmModel {
  public:
+  /// The text as special tokens are to be looked for in it: U+2581 is the same as a space where tokens of spaces are
+  /// user-defined (Gemma), and runs of spaces shrink where the file asks for it. `buffer` holds the result if it differs.
+  std::string_view normalize(std::string_view text, std::string& buffer) const;
+
   struct Scratch {
     struct Pair {
       float score;
@@ -46,6 +50,8 @@ class SpmModel {
   std::unordered_set<uint32_t> before_mark_;     ///< characters that some token has in front of U+2581
   size_t longest_ = 0;                           ///< bytes of the longest joinable token
   TokenId unk_ = -1;
+  bool marks_are_spaces_ = false;
+  bool squeeze_spaces_ = false;
 };
 
 }  // namespace infer::text

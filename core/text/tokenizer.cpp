@@ -96,6 +96,8 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, const Enco
   std::vector<TokenId> out;
   out.reserve(text.size() / 3 + 8);
   std::vector<Fragment> fragments;
+  std::string normalized;
+  if (impl_->spm) text = impl_->spm->normalize(text, normalized);
   impl_->specials->split(text, options.parse_special, fragments);
   if (options.add_special && vocab.special.add_bos) out.push_back(vocab.special.bos);
   if (impl_->spm) {

@@ -146,6 +146,9 @@ Result<void> read_special(const Reader& file, Vocab& vocab) {
   INFER_ASSIGN(sp.add_eos, file.get_bool("tokenizer.ggml.add_eos_token", false));
   INFER_ASSIGN(sp.add_space_prefix, file.get_bool("tokenizer.ggml.add_space_prefix", spm));
   if (!spm) sp.add_space_prefix = false;
+  if (spm) {
+    INFER_ASSIGN(vocab.squeeze_spaces, file.get_bool("tokenizer.ggml.remove_extra_whitespaces", false));
+  }
   if (sp.add_bos && sp.bos < 0) {
     return make_error(ErrorCode::kCorrupt, "{}: tokenizer.ggml.bos_token_id is missing, but BOS is to be added",
                       file.path());

@@ -29,6 +29,7 @@ struct Vocab {
   std::vector<TokenId> eog;             ///< ascending
   TokenMap by_text;
   SpecialIds special;
+  bool squeeze_spaces = false;          ///< tokenizer.ggml.remove_extra_whitespaces, SentencePiece only
 
   Vocab() = default;
   Vocab(Vocab&&) = default;
