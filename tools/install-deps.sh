@@ -44,11 +44,16 @@ if [ "$(id -u)" -ne 0 ]; then
     have sudo || die "packages are missing and this is neither root nor is there sudo; as root run: apt-get install$missing"
     as_root="sudo env DEBIAN_FRONTEND=noninteractive"
 fi
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 # Each word of the lists is a package of its own.
 # shellcheck disable=SC2086
 {
-    $as_root apt-get -qq -o DPkg::Lock::Timeout=300 update >&2 ||
+    $as_root apt-get -qq -o DPkg::Lock::Timeout=300 update >"$log" 2>&1 </dev/null ||
         say "apt-get update failed; trying with the package lists that are there"
     $as_root apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
-        install $missing </dev/null >&2 || die "apt-get could not install:$missing"
+        install $missing >>"$log" 2>&1 </dev/null || {
+        tail -n 20 "$log" >&2
+        die "apt-get could not install:$missing"
+    }
 }
