@@ -60,8 +60,10 @@ class Parity : public ::testing::TestWithParam<std::tuple<const char*, std::stri
     model_ = hf_model(name());
   }
   std::string name() const { return std::get<0>(GetParam()); }
-  Evaluation run(const EngineOptions& options) const {
+  /// `plan` receives the engine's dump_plan().
+  Evaluation run(const EngineOptions& options, std::string* plan = nullptr) const {
     const EngineBox engine = must(EngineBox::create(model_, options, {.isa = std::get<1>(GetParam()), .n_threads = 2}));
+    if (plan != nullptr) *plan = engine->dump_plan();
     return evaluate(*engine, expected_.ids, static_cast<int64_t>(expected_.greedy.size()));
   }
   Expected expected_;
@@ -78,9 +80,12 @@ TEST_P(Parity, LogitsAndGreedyIdsOfTransformers) {
 
 TEST_P(Parity, UnfusedIsTheSame) {
   EngineOptions options = precise_options();
-  const Evaluation fused = run(options);
+  std::string fused_plan;
+  std::string unfused_plan;
+  const Evaluation fused = run(options, &fused_plan);
   options.unfused = true;
-  const Evaluation unfused = run(options);
+  const Evaluation unfused = run(options, &unfused_plan);
+  EXPECT_GT(std::count(unfused_plan.begin(), unfused_plan.end(), '\n'), std::count(fused_plan.begin(), fused_plan.end(), '\n'));
   const double ratio = max_diff(fused.logits, unfused.logits) / expected_.std_dev;
   fmt::print("[ measured ] {} {}: fused - unfused = {:.3g} std\n", name(), std::get<1>(GetParam()), ratio);
   EXPECT_TRUE(ratio < 1e-4) << ratio;
@@ -90,11 +95,14 @@ TEST_P(Parity, UnfusedIsTheSame) {
 
 TEST_P(Parity, ThreeStagesAreBitEqualToOne) {
   EngineOptions options = precise_options();
-  const Evaluation one = run(options);
+  std::string one_plan;
+  std::string three_plan;
+  const Evaluation one = run(options, &one_plan);
   const auto n_half = static_cast<int>(must(model_->build_graph({})).halves.size());
   // Borders inside a layer (after a mixer) and between layers.
   options.stages = {{.backend = 0, .half_end = 2}, {.backend = 0, .half_end = n_half / 2 + 1}, {.backend = 0, .half_end = n_half}};
-  const Evaluation three = run(options);
+  const Evaluation three = run(options, &three_plan);
+  EXPECT_NE(one_plan, three_plan);
   ASSERT_EQ(one.logits.size(), three.logits.size());
   EXPECT_TRUE(std::equal(one.logits.begin(), one.logits.end(), three.logits.begin()));
   EXPECT_EQ(one.response.samples.at(0).ids, three.response.samples.at(0).ids);

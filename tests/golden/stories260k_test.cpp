@@ -26,7 +26,7 @@ class Stories260K : public ::testing::TestWithParam<std::string> {
 
 TEST_P(Stories260K, GreedyIdsTextAndLogits) {
   const auto model = stories_model();
-  const EngineBox engine = must(EngineBox::create(model, precise_options(), {.isa = GetParam(), .n_threads = 2}));
+  const EngineBox engine = must(EngineBox::create(model, precise_options(), {.isa = GetParam(), .n_threads = 1}));
   const auto n_vocab = static_cast<size_t>(model->hparams().n_vocab);
   double worst = 0.0;
   for (const auto& c : cases_) {

@@ -82,7 +82,9 @@ TEST_F(Tricky, MistralV3) {
 }
 
 TEST_F(Tricky, Stories260K) {
-  const auto t = must_load(convert_stories260k(shared_dir() / "data" / "models" / "stories260K"));
+  auto image = convert_stories260k(shared_dir() / "data" / "models" / "stories260K");
+  if (image.ok()) image->set("tokenizer.ggml.remove_extra_whitespaces", true);  // as tok512.model's normalizer says
+  const auto t = must_load(image);
   ASSERT_NE(t, nullptr);
   expect_column(*t, "stories260K");
 }

@@ -157,7 +157,8 @@ Result<GgufImage> tokenizer_json(const std::filesystem::path& path, std::string_
   INFER_ASSIGN(const Json root, parse_json(path));
   const Json model = root.value("model", Json::object());
   std::vector<std::pair<int64_t, Row>> rows;
-  for (const auto& [spelling, id] : model.value("vocab", Json::object()).items()) {
+  const Json vocab = model.value("vocab", Json::object());
+  for (const auto& [spelling, id] : vocab.items()) {
     rows.emplace_back(id.get<int64_t>(), Row{spelling, 1});
   }
   for (const Json& t : root.value("added_tokens", Json::array())) {

@@ -16,7 +16,8 @@ double f16_value(uint16_t h) {
   const int fraction = h & 0x3ff;
   const double sign = (h & 0x8000) != 0 ? -1.0 : 1.0;
   if (exponent == 0) return sign * std::ldexp(fraction, -24);
-  if (exponent == 31) return fraction != 0 ? std::numeric_limits<double>::quiet_NaN() : sign * HUGE_VAL;
+  if (exponent == 31)
+    return fraction != 0 ? std::numeric_limits<double>::quiet_NaN() : sign * HUGE_VAL;
   return sign * std::ldexp(1024 + fraction, exponent - 25);
 }
 
@@ -30,7 +31,9 @@ TEST(Half, EveryF16IsItsValue) {
       ASSERT_TRUE(std::isnan(got)) << i;
       continue;
     }
-    ASSERT_EQ(std::bit_cast<uint32_t>(got), std::bit_cast<uint32_t>(static_cast<float>(f16_value(h)))) << i;
+    ASSERT_EQ(std::bit_cast<uint32_t>(got),
+              std::bit_cast<uint32_t>(static_cast<float>(f16_value(h))))
+        << i;
   }
 }
 
@@ -50,7 +53,8 @@ TEST(Half, RoundsToNearestEvenBetweenEveryPairOfNeighbours) {
     // The step above the largest finite half is as long as the one below it.
     const double lo_value = f16_value(lo);
     const double hi_value = hi == 0x7c00 ? 65536.0 : f16_value(hi);
-    const auto middle = static_cast<float>((lo_value + hi_value) / 2);  // exact: one bit more than a half has
+    const auto middle =
+        static_cast<float>((lo_value + hi_value) / 2);  // exact: one bit more than a half has
     const uint16_t even = (lo & 1) == 0 ? lo : hi;
     const float inf = std::numeric_limits<float>::infinity();
     for (const uint16_t sign : {uint16_t{0}, uint16_t{0x8000}}) {
@@ -94,9 +98,11 @@ TEST(Half, SameBitsAsF16C) {
   if (!__builtin_cpu_supports("f16c")) GTEST_SKIP() << "this CPU has no F16C";
   for (uint32_t i = 0; i <= 0xffff; ++i) {
     const auto h = static_cast<uint16_t>(i);
-    ASSERT_EQ(std::bit_cast<uint32_t>(f32_from_f16(h)), std::bit_cast<uint32_t>(f32_by_hardware(h))) << i;
+    ASSERT_EQ(std::bit_cast<uint32_t>(f32_from_f16(h)), std::bit_cast<uint32_t>(f32_by_hardware(h)))
+        << i;
   }
-  for (uint64_t u = 0; u <= 0xffffffffu; u += 257) {  // odd step: every low and high pattern comes by
+  for (uint64_t u = 0; u <= 0xffffffffu;
+       u += 257) {  // odd step: every low and high pattern comes by
     const float f = std::bit_cast<float>(static_cast<uint32_t>(u));
     ASSERT_EQ(f16_from_f32(f), f16_by_hardware(f)) << u;
   }

@@ -22,7 +22,8 @@ class ThreadPoolTest : public testing::TestWithParam<int> {};
 TEST_P(ThreadPoolTest, EveryThreadRunsOnceInEachRun) {
   ThreadPool pool({.n_threads = GetParam()});
   ASSERT_EQ(pool.n_threads(), GetParam());
-  std::vector<int> calls(static_cast<size_t>(GetParam()), 0);  // plain ints: TSan sees a missing barrier
+  std::vector<int> calls(static_cast<size_t>(GetParam()),
+                         0);  // plain ints: TSan sees a missing barrier
   constexpr int kRuns = 2000;
   for (int run = 0; run < kRuns; ++run) {
     pool.run([&](int ith, int nth) {

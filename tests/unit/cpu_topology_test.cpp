@@ -18,11 +18,12 @@ namespace {
 using Files = std::map<std::string, std::string>;
 
 int quota(const std::string& groups, const Files& files) {
-  return cgroup_quota_threads(groups, [&files](const std::string& path) -> std::optional<std::string> {
-    const auto it = files.find(path);
-    if (it == files.end()) return std::nullopt;
-    return it->second;
-  });
+  return cgroup_quota_threads(groups,
+                              [&files](const std::string& path) -> std::optional<std::string> {
+                                const auto it = files.find(path);
+                                if (it == files.end()) return std::nullopt;
+                                return it->second;
+                              });
 }
 
 TEST(CgroupQuota, V2RoundsUpAndTakesTheTightestAncestor) {
@@ -47,15 +48,17 @@ TEST(CgroupQuota, V1ReadsTheCpuControllerOnly) {
                                 {"/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"}}),
             0);
   // Inside a container the group's path is the host's: the limit shows at the root of the mount.
-  EXPECT_EQ(quota("3:cpu,cpuacct:/docker/123\n", {{"/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "100000\n"},
-                                                  {"/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"}}),
-            1);
+  EXPECT_EQ(
+      quota("3:cpu,cpuacct:/docker/123\n", {{"/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "100000\n"},
+                                            {"/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"}}),
+      1);
 }
 
 TEST(CgroupQuota, NonsenseIsNoLimit) {
   EXPECT_EQ(quota("", {}), 0);
   EXPECT_EQ(quota("no colons at all", {}), 0);
-  for (const char* text : {"", "max", "100000", "100000 ", "100000 0", "0 100000", "-5 100000", "x y"}) {
+  for (const char* text :
+       {"", "max", "100000", "100000 ", "100000 0", "0 100000", "-5 100000", "x y"}) {
     EXPECT_EQ(quota("0::/\n", {{"/sys/fs/cgroup/cpu.max", text}}), 0) << text;
   }
   EXPECT_EQ(quota("0::/\n", {{"/sys/fs/cgroup/cpu.max", "9223372036854775807 1\n"}}), 65536);
