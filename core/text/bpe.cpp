@@ -5,14 +5,16 @@
 
 #include "core/base/error.h"
 #include "core/text/unicode.h"
+#include "gguf/describe.h"
 
 namespace infer::text {
 namespace {
 
 constexpr std::string_view kMerges = "tokenizer.ggml.merges";
 constexpr int32_t kNoRank = std::numeric_limits<int32_t>::max();
-constexpr int64_t kMaxMerges = int64_t{1} << 20;  // keeps what a hostile file can make us allocate small
-constexpr size_t kShortWord = 48;  // symbols; above it a heap beats looking through all pairs
+constexpr int64_t kMaxMerges = int64_t{1}
+                               << 20;  // keeps what a hostile file can make us allocate small
+constexpr size_t kShortWord = 48;      // symbols; above it a heap beats looking through all pairs
 
 uint64_t pair_key(TokenId left, TokenId right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
@@ -44,13 +46,16 @@ const BpeModel::Slot* BpeModel::find(TokenId left, TokenId right) const {
 
 Result<BpeModel> BpeModel::load(const gguf::Reader& file, const Vocab& vocab, bool ignore_merges) {
   const gguf::Value* merges = file.find(kMerges);
-  if (merges == nullptr) return make_error(ErrorCode::kNotFound, "{}: {} is missing", vocab.file, kMerges);
-  if (merges->type() != gguf::ValueType::kArray || merges->elem_type() != gguf::ValueType::kString) {
-    return make_error(ErrorCode::kCorrupt, "{}: {} is not an array of strings", vocab.file, kMerges);
+  if (merges == nullptr)
+    return make_error(ErrorCode::kNotFound, "{}: {} is missing", vocab.file, kMerges);
+  if (merges->type() != gguf::ValueType::kArray ||
+      merges->elem_type() != gguf::ValueType::kString) {
+    return make_error(ErrorCode::kCorrupt, "{}: {} is not an array of strings", vocab.file,
+                      kMerges);
   }
   if (merges->size() > kMaxMerges) {
-    return make_error(ErrorCode::kUnsupported, "{}: {} has {} elements, the limit is {}", vocab.file, kMerges,
-                      merges->size(), kMaxMerges);
+    return make_error(ErrorCode::kUnsupported, "{}: {} has {} elements, the limit is {}",
+                      vocab.file, kMerges, merges->size(), kMaxMerges);
   }
   BpeModel model;
   model.ignore_merges_ = ignore_merges;
@@ -63,19 +68,21 @@ Result<BpeModel> BpeModel::load(const gguf::Reader& file, const Vocab& vocab, bo
     INFER_ASSIGN(const std::string_view merge, merges->string_at(rank));
     const size_t space = merge.find(' ', 1);
     if (space == std::string_view::npos || space + 1 == merge.size()) {
-      return make_error(ErrorCode::kCorrupt, "{}: {}[{}] = '{}' is not two tokens and a space", vocab.file, kMerges,
-                        rank, merge);
+      return make_error(ErrorCode::kCorrupt, "{}: {}[{}] = '{}' is not two tokens and a space",
+                        vocab.file, kMerges, rank, gguf::printable(merge));
     }
     const TokenId left = vocab.by_text.find(merge.substr(0, space));
     const TokenId right = vocab.by_text.find(merge.substr(space + 1));
     joined.assign(merge, 0, space).append(merge, space + 1);
     const TokenId merged = vocab.by_text.find(joined);
     if (left < 0 || right < 0 || merged < 0) {
-      return make_error(ErrorCode::kCorrupt, "{}: {}[{}] = '{}' names a token that the vocabulary lacks", vocab.file,
-                        kMerges, rank, merge);
+      return make_error(ErrorCode::kCorrupt,
+                        "{}: {}[{}] = '{}' names a token that the vocabulary lacks", vocab.file,
+                        kMerges, rank, gguf::printable(merge));
     }
     Slot& slot = model.slot_for(pair_key(left, right));
-    if (slot.rank < 0) slot = {pair_key(left, right), rank, merged};  // a repeated merge keeps its first rank
+    if (slot.rank < 0)
+      slot = {pair_key(left, right), rank, merged};  // a repeated merge keeps its first rank
   }
   for (int b = 0; b < 256; ++b) {
     joined.clear();
@@ -93,9 +100,11 @@ void BpeModel::rate_pair(Scratch& s, int32_t left, int32_t right) const {
 
 // Few symbols, kept dense: the arrays shrink by one at each merge.
 void BpeModel::merge_short(Scratch& s, size_t n) const {
-  for (size_t i = 0; i + 1 < n; ++i) rate_pair(s, static_cast<int32_t>(i), static_cast<int32_t>(i + 1));
+  for (size_t i = 0; i + 1 < n; ++i)
+    rate_pair(s, static_cast<int32_t>(i), static_cast<int32_t>(i + 1));
   while (n > 1) {
-    const auto best = std::min_element(s.rank.begin(), s.rank.begin() + static_cast<ptrdiff_t>(n - 1));
+    const auto best =
+        std::min_element(s.rank.begin(), s.rank.begin() + static_cast<ptrdiff_t>(n - 1));
     if (*best == kNoRank) break;
     const auto at = static_cast<size_t>(best - s.rank.begin());
     s.id[at] = s.merged[at];
@@ -111,8 +120,8 @@ void BpeModel::merge_short(Scratch& s, size_t n) const {
   s.id.resize(n);
 }
 
-// A heap of pairs; an entry is stale when the pair that starts at its symbol has another rank by now (ranks are
-// unique to a pair, so an equal rank means the same two tokens).
+// A heap of pairs; an entry is stale when the pair that starts at its symbol has another rank by
+// now (ranks are unique to a pair, so an equal rank means the same two tokens).
 void BpeModel::merge_long(Scratch& s, size_t n) const {
   const auto later = [](const Scratch::Pair& a, const Scratch::Pair& b) {
     return a.rank != b.rank ? a.rank > b.rank : a.left > b.left;
@@ -155,7 +164,8 @@ void BpeModel::merge_long(Scratch& s, size_t n) const {
   s.id.resize(n_left);
 }
 
-void BpeModel::encode_word(std::string_view word, const Vocab& vocab, Scratch& s, std::vector<TokenId>& out) const {
+void BpeModel::encode_word(std::string_view word, const Vocab& vocab, Scratch& s,
+                           std::vector<TokenId>& out) const {
   if (ignore_merges_) {
     s.spelling.clear();
     append_stand_ins(s.spelling, word);

@@ -11,8 +11,9 @@
 
 namespace infer::text {
 
-/// Byte-level BPE over one word at a time. Of all adjacent pairs the one with the lowest rank is joined first, of
-/// equal rank the leftmost. Source: Sennrich et al., arXiv:1508.07909; GPT-2's encoder.py.
+/// Byte-level BPE over one word at a time. Of all adjacent pairs the one with the lowest rank is
+/// joined first, of equal rank the leftmost. Source: Sennrich et al., arXiv:1508.07909; GPT-2's
+/// encoder.py.
 class BpeModel {
  public:
   struct Scratch {
@@ -30,8 +31,10 @@ class BpeModel {
   /// Errors: kNotFound, kCorrupt (a merge without a space, or of tokens that the vocabulary lacks).
   static Result<BpeModel> load(const gguf::Reader& file, const Vocab& vocab, bool ignore_merges);
 
-  /// Appends the tokens of one word (any bytes). A byte that has no token becomes `unk`, or nothing without one.
-  void encode_word(std::string_view word, const Vocab& vocab, Scratch& scratch, std::vector<TokenId>& out) const;
+  /// Appends the tokens of one word (any bytes). A byte that has no token becomes `unk`, or nothing
+  /// without one.
+  void encode_word(std::string_view word, const Vocab& vocab, Scratch& scratch,
+                   std::vector<TokenId>& out) const;
 
  private:
   struct Slot {

@@ -1,6 +1,7 @@
 #include "core/text/pretokenize.h"
 
 #include "core/base/error.h"
+#include "gguf/describe.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -8,7 +9,8 @@
 namespace infer::text {
 namespace {
 
-// Against blow-up: how often one match may branch. The patterns here are linear on every text we know of.
+// Against blow-up: how often one match may branch. The patterns here are linear on every text we
+// know of.
 constexpr uint32_t kMatchLimit = 10'000'000;
 
 constexpr std::string_view kGpt2 =
@@ -25,9 +27,9 @@ constexpr std::string_view kThreeDigits = "[0-9][0-9][0-9]";
 constexpr std::string_view kPunctuation = R"([\p{P}$+<=>^~|]+)";
 constexpr std::string_view kPunctuationTick = R"([\p{P}$+<=>^~|`]+)";
 
-// Names, patterns and defaults as llama.cpp assigns them (src/llama-vocab.cpp). Names that share a row's behaviour
-// exactly are listed; a name whose patterns differ in any way is not supported. "gpt-neox" is ours: GPT-2's pattern
-// after NFC, as that model's tokenizer.json says.
+// Names, patterns and defaults as llama.cpp assigns them (src/llama-vocab.cpp). Names that share a
+// row's behaviour exactly are listed; a name whose patterns differ in any way is not supported.
+// "gpt-neox" is ours: GPT-2's pattern after NFC, as that model's tokenizer.json says.
 constexpr PreTokenizerDef kDefs[] = {
     {.name = "default", .patterns = {kPunctuation, kGpt2, kDigits, kThreeDigits}},
     {.name = "gpt-2", .patterns = {kGpt2}},
@@ -142,8 +144,9 @@ Result<const PreTokenizerDef*> find_pre_tokenizer(std::string_view name, std::st
   for (const PreTokenizerDef& def : kDefs) {
     if (def.name == name) return &def;
   }
-  return make_error(ErrorCode::kUnsupported, "{}: tokenizer.ggml.pre = '{}' is not a pre-tokenizer known here", file,
-                    name);
+  return make_error(ErrorCode::kUnsupported,
+                    "{}: tokenizer.ggml.pre = '{}' is not a pre-tokenizer known here", file,
+                    gguf::printable(name));
 }
 
 Result<PreTokenizer> PreTokenizer::compile(const PreTokenizerDef& def) {
@@ -156,17 +159,20 @@ Result<PreTokenizer> PreTokenizer::compile(const PreTokenizerDef& def) {
     pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source.data()), source.size(),
                                      PCRE2_UTF | PCRE2_UCP, &error, &at, nullptr);
     if (code == nullptr) {
-      return make_error(ErrorCode::kUnsupported, "pre-tokenizer '{}': PCRE2 refuses the pattern at {}: {}", def.name,
-                        at, pcre2_message(error));
+      return make_error(ErrorCode::kUnsupported,
+                        "pre-tokenizer '{}': PCRE2 refuses the pattern at {}: {}", def.name, at,
+                        pcre2_message(error));
     }
-    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // where there is no JIT the interpreter does the same, slower
+    pcre2_jit_compile(
+        code, PCRE2_JIT_COMPLETE);  // where there is no JIT the interpreter does the same, slower
     codes.push_back(std::make_unique<Code>());
     codes.back()->code.reset(code);
   }
   return PreTokenizer(std::move(codes));
 }
 
-Result<void> PreTokenizer::split(std::string_view text, Scratch& scratch, std::vector<size_t>& ends) const {
+Result<void> PreTokenizer::split(std::string_view text, Scratch& scratch,
+                                 std::vector<size_t>& ends) const {
   pcre2_match_data* data = scratch.match_->data;
   pcre2_match_context* context = scratch.match_->context;
   if (data == nullptr || context == nullptr) {
@@ -184,11 +190,13 @@ Result<void> PreTokenizer::split(std::string_view text, Scratch& scratch, std::v
       while (at < n) {
         int rc = pcre2_match(code->code.get(), part, n, at, PCRE2_NO_UTF_CHECK, data, context);
         if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {  // the interpreter keeps its frames on the heap
-          rc = pcre2_match(code->code.get(), part, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, context);
+          rc = pcre2_match(code->code.get(), part, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data,
+                           context);
         }
         if (rc == PCRE2_ERROR_NOMATCH) break;
         if (rc < 0) {
-          return make_error(ErrorCode::kUnsupported, "the pre-tokenizer gave up at byte {} of {}: {}", begin + at,
+          return make_error(ErrorCode::kUnsupported,
+                            "the pre-tokenizer gave up at byte {} of {}: {}", begin + at,
                             text.size(), pcre2_message(rc));
         }
         INFER_CHECK(match[1] > at, "a pre-tokenizer pattern matched nothing at {}", at);

@@ -14,7 +14,8 @@ namespace infer::text {
 /// How one `tokenizer.ggml.pre` cuts a text into words.
 struct PreTokenizerDef {
   std::string_view name;
-  std::array<std::string_view, 4> patterns;  ///< applied one after the other, each to the parts left by the one before
+  std::array<std::string_view, 4>
+      patterns;  ///< applied one after the other, each to the parts left by the one before
   bool ignore_merges = false;  ///< a word that is a token stays whole, whatever the merges say
   bool add_bos = false;        ///< default when the file does not say
   bool nfc = false;            ///< canonical composition first
@@ -46,9 +47,8 @@ class PreTokenizer {
   PreTokenizer& operator=(PreTokenizer&&) noexcept;
   ~PreTokenizer();
 
-  /// Ends of the words of `text`, ascending; the last is text.size(). What no pattern matches is a word too.
-  /// Needs:  well-formed UTF-8.
-  /// Errors: kUnsupported when a match limit is hit.
+  /// Ends of the words of `text`, ascending; the last is text.size(). What no pattern matches is a
+  /// word too. Needs:  well-formed UTF-8. Errors: kUnsupported when a match limit is hit.
   Result<void> split(std::string_view text, Scratch& scratch, std::vector<size_t>& ends) const;
 
  private:

@@ -52,7 +52,8 @@ int32_t Sampler::sample(std::span<const float> logits, float max_logit, int32_t 
   return draw(max_logit, position);
 }
 
-/// Top-k. Without it the candidates stay in the order of their ids, and are sorted only as far as somebody needs it.
+/// Top-k. Without it the candidates stay in the order of their ids, and are sorted only as far as
+/// somebody needs it.
 void Sampler::collect(std::span<const float> logits) {
   n_sorted_ = 0;
   if (params_.top_k > 0 && static_cast<size_t>(params_.top_k) < logits.size()) {
@@ -77,7 +78,8 @@ void Sampler::sort_to(size_t n) {
   n_sorted_ = n;
 }
 
-/// Keeps the shortest run of best candidates whose probabilities (at temperature 1) sum up to top_p.
+/// Keeps the shortest run of best candidates whose probabilities (at temperature 1) sum up to
+/// top_p.
 void Sampler::apply_top_p(double max_logit) {
   double total = 0.0;
   for (const Candidate& c : candidates_) total += std::exp(c.logit - max_logit);
@@ -123,7 +125,8 @@ int32_t Sampler::draw(double max_logit, uint64_t position) {
     sum += weights_[i];
     if (at < sum) return candidates_[i].id;
   }
-  // Rounding cannot lead past the last weight: `at` < total, and total is the same sum. The best is safe in any case.
+  // Rounding cannot lead past the last weight: `at` < total, and total is the same sum. The best is
+  // safe in any case.
   return weights_.back() > 0.0 ? candidates_.back().id : candidates_.front().id;
 }
 

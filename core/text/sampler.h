@@ -10,7 +10,8 @@
 
 namespace infer::text {
 
-/// Order: top-k, top-p, min-p, temperature, draw. Temperature <= 0 is greedy (lowest id among equals).
+/// Order: top-k, top-p, min-p, temperature, draw. Temperature <= 0 is greedy (lowest id among
+/// equals).
 struct SamplingParams {
   float temp = 0.8f;
   int32_t top_k = 40;   ///< <= 0: off
@@ -22,21 +23,24 @@ struct SamplingParams {
 /// Errors: kInvalidArgument naming the parameter (NaN, out of range).
 Result<void> validate(const SamplingParams& params);
 
-/// Philox 4x32-10. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), section 4.3.
+/// Philox 4x32-10. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011),
+/// section 4.3.
 std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
 
-/// A double in [0, 1) that depends on seed and position only, so that a sample is the same whoever else is in the batch,
-/// after preemption, and on any thread. Key: the seed; counter: the position; the first 53 bits of the block.
+/// A double in [0, 1) that depends on seed and position only, so that a sample is the same whoever
+/// else is in the batch, after preemption, and on any thread. Key: the seed; counter: the position;
+/// the first 53 bits of the block.
 double uniform_at(uint64_t seed, uint64_t position);
 
-/// Draws a token from logits. Holds scratch memory, so that sampling allocates nothing after construction.
+/// Draws a token from logits. Holds scratch memory, so that sampling allocates nothing after
+/// construction.
 class Sampler {
  public:
   Sampler(const SamplingParams& params, int32_t n_vocab);
-  /// `max_logit` and `argmax` (lowest id among equals) are of these logits, which have no NaN. `position` is the index of
-  /// the token that is drawn within its sequence. A token of logit -inf is never drawn unless all are.
-  int32_t sample(std::span<const float> logits, float max_logit, int32_t argmax,
-                 uint64_t position);
+  /// `max_logit` and `argmax` (lowest id among equals) are of these logits, which have no NaN.
+  /// `position` is the index of the token that is drawn within its sequence. A token of logit -inf
+  /// is never drawn unless all are.
+  int32_t sample(std::span<const float> logits, float max_logit, int32_t argmax, uint64_t position);
   const SamplingParams& params() const { return params_; }
 
  private:

@@ -48,7 +48,8 @@ void SpecialMatcher::insert(TokenId id, std::string_view text, bool hidden) {
   nodes_[node].hidden = hidden;
 }
 
-SpecialMatcher::Match SpecialMatcher::longest(std::string_view text, size_t at, bool parse_special) const {
+SpecialMatcher::Match SpecialMatcher::longest(std::string_view text, size_t at,
+                                              bool parse_special) const {
   Match best;
   int32_t node = roots_[static_cast<uint8_t>(text[at])];
   for (size_t i = at + 1; node >= 0; ++i) {
@@ -60,9 +61,11 @@ SpecialMatcher::Match SpecialMatcher::longest(std::string_view text, size_t at, 
   return best;
 }
 
-SpecialMatcher::Match SpecialMatcher::exact(std::string_view text, size_t at, size_t len, bool parse_special) const {
+SpecialMatcher::Match SpecialMatcher::exact(std::string_view text, size_t at, size_t len,
+                                            bool parse_special) const {
   int32_t node = roots_[static_cast<uint8_t>(text[at])];
-  for (size_t i = at + 1; node >= 0 && i < at + len; ++i) node = child(node, static_cast<uint8_t>(text[i]));
+  for (size_t i = at + 1; node >= 0 && i < at + len; ++i)
+    node = child(node, static_cast<uint8_t>(text[i]));
   if (node < 0 || nodes_[node].id < 0 || (nodes_[node].hidden && !parse_special)) return {};
   return {nodes_[node].id, len};
 }
@@ -74,8 +77,8 @@ size_t SpecialMatcher::swallow(std::string_view text, size_t end, TokenId id) co
   return end;
 }
 
-void SpecialMatcher::split_overlapping(std::string_view text, size_t begin, size_t end, bool parse_special,
-                                       std::vector<Fragment>& found) const {
+void SpecialMatcher::split_overlapping(std::string_view text, size_t begin, size_t end,
+                                       bool parse_special, std::vector<Fragment>& found) const {
   const size_t n_before = found.size();
   std::vector<uint8_t> taken(end - begin, 0);
   for (const size_t len : lengths_) {
@@ -88,8 +91,8 @@ void SpecialMatcher::split_overlapping(std::string_view text, size_t begin, size
       if (strips_right_[m.id]) {
         while (stop < end && !taken[stop - begin] && is_space(text[stop])) ++stop;
       }
-      std::fill(taken.begin() + static_cast<ptrdiff_t>(at - begin), taken.begin() + static_cast<ptrdiff_t>(stop - begin),
-                uint8_t{1});
+      std::fill(taken.begin() + static_cast<ptrdiff_t>(at - begin),
+                taken.begin() + static_cast<ptrdiff_t>(stop - begin), uint8_t{1});
       found.push_back({at, stop, m.id});
       at = stop - 1;
     }
@@ -98,7 +101,8 @@ void SpecialMatcher::split_overlapping(std::string_view text, size_t begin, size
             [](const Fragment& a, const Fragment& b) { return a.begin < b.begin; });
 }
 
-void SpecialMatcher::split(std::string_view text, bool parse_special, std::vector<Fragment>& out) const {
+void SpecialMatcher::split(std::string_view text, bool parse_special,
+                           std::vector<Fragment>& out) const {
   out.clear();
   std::vector<Fragment> found;
   size_t plain = 0;

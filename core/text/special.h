@@ -15,13 +15,14 @@ struct Fragment {
   TokenId id;
 };
 
-/// Cuts a text at its control, unknown and user-defined tokens. Where occurrences overlap the longest token of the
-/// whole text wins, not the leftmost; of equal length the leftmost (llama.cpp's order). A token that strips to its
-/// right takes the white space after it along.
+/// Cuts a text at its control, unknown and user-defined tokens. Where occurrences overlap the
+/// longest token of the whole text wins, not the leftmost; of equal length the leftmost
+/// (llama.cpp's order). A token that strips to its right takes the white space after it along.
 class SpecialMatcher {
  public:
   explicit SpecialMatcher(const Vocab& vocab);
-  /// Control and unknown tokens match only with `parse_special`. Time: text length x longest special token.
+  /// Control and unknown tokens match only with `parse_special`. Time: text length x longest
+  /// special token.
   void split(std::string_view text, bool parse_special, std::vector<Fragment>& out) const;
 
  private:

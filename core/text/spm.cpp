@@ -27,7 +27,8 @@ SpmModel::SpmModel(const Vocab& vocab)
     if (text.empty() || !is_joinable(vocab.kind[id])) continue;
     joinable_.insert(id);
     const bool user_defined = vocab.kind[id] == TokenKind::kUserDefined;
-    marks_are_spaces_ = marks_are_spaces_ || (user_defined && text.find(' ') != std::string_view::npos);
+    marks_are_spaces_ =
+        marks_are_spaces_ || (user_defined && text.find(' ') != std::string_view::npos);
     longest_ = std::max(longest_, text.size());
     uint32_t before = kMarkCp;
     for (size_t at = 0; at < text.size();) {
@@ -76,7 +77,8 @@ std::string_view SpmModel::normalize(std::string_view text, std::string& buffer)
   return text;
 }
 
-void SpmModel::push_unknown(std::string_view bytes, std::vector<TokenId>& out, bool& after_unk) const {
+void SpmModel::push_unknown(std::string_view bytes, std::vector<TokenId>& out,
+                            bool& after_unk) const {
   for (const char c : bytes) {
     const TokenId id = byte_id_[static_cast<uint8_t>(c)];
     if (id >= 0) {
@@ -101,7 +103,8 @@ void SpmModel::add_pair(std::string_view segment, Scratch& s, int32_t left, int3
   });
 }
 
-void SpmModel::encode_segment(std::string_view segment, Scratch& s, std::vector<TokenId>& out, bool& after_unk) const {
+void SpmModel::encode_segment(std::string_view segment, Scratch& s, std::vector<TokenId>& out,
+                              bool& after_unk) const {
   s.start.clear();
   s.len.clear();
   s.prev.clear();
@@ -147,7 +150,8 @@ void SpmModel::encode_segment(std::string_view segment, Scratch& s, std::vector<
   }
 }
 
-void SpmModel::encode(std::string_view text, bool space_before, Scratch& s, std::vector<TokenId>& out) const {
+void SpmModel::encode(std::string_view text, bool space_before, Scratch& s,
+                      std::vector<TokenId>& out) const {
   s.escaped.clear();
   if (space_before) s.escaped += kSpaceMark;
   for (const char c : text) {
@@ -157,7 +161,8 @@ void SpmModel::encode(std::string_view text, bool space_before, Scratch& s, std:
       s.escaped += c;
     }
   }
-  // No token has U+2581 after `before`: nothing can be joined across that border, so each side is done on its own.
+  // No token has U+2581 after `before`: nothing can be joined across that border, so each side is
+  // done on its own.
   const std::string_view all = s.escaped;
   bool after_unk = false;
   size_t begin = 0;

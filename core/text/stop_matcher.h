@@ -7,15 +7,17 @@
 
 namespace infer::text {
 
-/// Looks for stop strings in a text that arrives in pieces. Text that may be the beginning of a stop string is held back
-/// until it is clear whether it is one. The result does not depend on how the text is cut into pieces: the stop string
-/// that is complete first wins, the longest of those that end together.
+/// Looks for stop strings in a text that arrives in pieces. Text that may be the beginning of a
+/// stop string is held back until it is clear whether it is one. The result does not depend on how
+/// the text is cut into pieces: the stop string that is complete first wins, the longest of those
+/// that end together.
 class StopMatcher {
  public:
   /// Needs: no empty string among them (the caller refuses those).
   explicit StopMatcher(std::vector<std::string> stops);
 
-  /// Text that may go out, which ends before a stop string. Valid until the next call. After matched() always empty.
+  /// Text that may go out, which ends before a stop string. Valid until the next call. After
+  /// matched() always empty.
   std::string_view push(std::string_view text);
   /// What is held back, when no more text comes.
   std::string_view finish();

@@ -26,7 +26,8 @@ void take_complete(std::string& in, std::string& out) {
 
 }  // namespace
 
-StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool special) : tokenizer_(tokenizer), special_(special) {
+StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool special)
+    : tokenizer_(tokenizer), special_(special) {
   in_.reserve(kWarmBytes);
   out_.reserve(3 * kWarmBytes);  // a byte becomes at most one U+FFFD of three
 }

@@ -10,8 +10,8 @@ namespace infer::text {
 /// From byte strings to token ids: open addressing, at most half full, 8 bytes a slot.
 class TokenMap {
  public:
-  /// Makes room for n keys. `texts`: text of each id, filled in by the time an id is inserted; must outlive the map and
-  /// not move.
+  /// Makes room for n keys. `texts`: text of each id, filled in by the time an id is inserted; must
+  /// outlive the map and not move.
   void reset(const std::string_view* texts, size_t n) {
     size_t capacity = 16;
     while (capacity < 2 * n) capacity *= 2;
@@ -58,7 +58,8 @@ class TokenMap {
   size_t slot_of(std::string_view key, uint64_t h) const {
     const auto tag = static_cast<uint32_t>(h >> 32);
     size_t i = h & mask_;
-    while (slots_[i].id >= 0 && (slots_[i].tag != tag || texts_[slots_[i].id] != key)) i = (i + 1) & mask_;
+    while (slots_[i].id >= 0 && (slots_[i].tag != tag || texts_[slots_[i].id] != key))
+      i = (i + 1) & mask_;
     return i;
   }
 

@@ -30,11 +30,12 @@ struct ByteScratch {
   std::string composed;
 };
 
-Result<void> encode_valid(std::string_view text, const BytePipeline& pipe, const Vocab& vocab, ByteScratch& s,
-                          std::vector<TokenId>& out) {
+Result<void> encode_valid(std::string_view text, const BytePipeline& pipe, const Vocab& vocab,
+                          ByteScratch& s, std::vector<TokenId>& out) {
   if (pipe.nfc) {
     s.composed.clear();
-    if (!append_nfc(s.composed, text)) return make_error(ErrorCode::kOutOfMemory, "no memory for NFC");
+    if (!append_nfc(s.composed, text))
+      return make_error(ErrorCode::kOutOfMemory, "no memory for NFC");
     text = s.composed;
   }
   INFER_TRY(pipe.pre.split(text, s.match, s.ends));
@@ -46,8 +47,8 @@ Result<void> encode_valid(std::string_view text, const BytePipeline& pipe, const
   return {};
 }
 
-Result<void> encode_bytes(std::string_view text, const BytePipeline& pipe, const Vocab& vocab, ByteScratch& s,
-                          std::vector<TokenId>& out) {
+Result<void> encode_bytes(std::string_view text, const BytePipeline& pipe, const Vocab& vocab,
+                          ByteScratch& s, std::vector<TokenId>& out) {
   for (size_t at = 0; at < text.size();) {
     const size_t valid = utf8_valid_end(text, at);
     if (valid > at) INFER_TRY(encode_valid(text.substr(at, valid - at), pipe, vocab, s, out));
@@ -79,7 +80,8 @@ Result<std::shared_ptr<const Tokenizer>> Tokenizer::load(const gguf::Reader& fil
   if (impl.vocab.model == VocabModel::kSpm) {
     impl.spm.emplace(impl.vocab);
   } else {
-    INFER_ASSIGN(const PreTokenizerDef* def, find_pre_tokenizer(impl.vocab.pre_name, impl.vocab.file));
+    INFER_ASSIGN(const PreTokenizerDef* def,
+                 find_pre_tokenizer(impl.vocab.pre_name, impl.vocab.file));
     INFER_ASSIGN(PreTokenizer pre, PreTokenizer::compile(*def));
     INFER_ASSIGN(BpeModel bpe, BpeModel::load(file, impl.vocab, def->ignore_merges));
     impl.bytes.emplace(BytePipeline{std::move(pre), std::move(bpe), def->nfc});
@@ -87,11 +89,12 @@ Result<std::shared_ptr<const Tokenizer>> Tokenizer::load(const gguf::Reader& fil
   return std::shared_ptr<const Tokenizer>(std::move(t));
 }
 
-Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
+Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text,
+                                               const EncodeOptions& options) const {
   const Vocab& vocab = impl_->vocab;
   if (text.size() > kMaxText) {
-    return make_error(ErrorCode::kInvalidArgument, "a text of {} bytes is above the limit of {}", text.size(),
-                      kMaxText);
+    return make_error(ErrorCode::kInvalidArgument, "a text of {} bytes is above the limit of {}",
+                      text.size(), kMaxText);
   }
   std::vector<TokenId> out;
   out.reserve(text.size() / 3 + 8);
@@ -107,8 +110,8 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, const Enco
       if (f.id >= 0) {
         out.push_back(f.id);
       } else {
-        impl_->spm->encode(text.substr(f.begin, f.end - f.begin), vocab.special.add_space_prefix && after_special,
-                           scratch, out);
+        impl_->spm->encode(text.substr(f.begin, f.end - f.begin),
+                           vocab.special.add_space_prefix && after_special, scratch, out);
       }
       after_special = f.id >= 0;
     }
@@ -118,7 +121,8 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, const Enco
       if (f.id >= 0) {
         out.push_back(f.id);
       } else {
-        INFER_TRY(encode_bytes(text.substr(f.begin, f.end - f.begin), *impl_->bytes, vocab, scratch, out));
+        INFER_TRY(encode_bytes(text.substr(f.begin, f.end - f.begin), *impl_->bytes, vocab, scratch,
+                               out));
       }
     }
   }
@@ -151,8 +155,12 @@ const SpecialIds& Tokenizer::special() const { return impl_->vocab.special; }
 TokenKind Tokenizer::kind(TokenId id) const {
   return impl_->vocab.has(id) ? impl_->vocab.kind[id] : TokenKind::kUndefined;
 }
-bool Tokenizer::is_eog(TokenId id) const { return impl_->vocab.has(id) && impl_->vocab.eog_flag[id] != 0; }
-bool Tokenizer::is_hidden(TokenId id) const { return impl_->vocab.has(id) && impl_->vocab.is_hidden(id); }
+bool Tokenizer::is_eog(TokenId id) const {
+  return impl_->vocab.has(id) && impl_->vocab.eog_flag[id] != 0;
+}
+bool Tokenizer::is_hidden(TokenId id) const {
+  return impl_->vocab.has(id) && impl_->vocab.is_hidden(id);
+}
 std::span<const TokenId> Tokenizer::eog_ids() const { return impl_->vocab.eog; }
 TokenId Tokenizer::find(std::string_view stored) const { return impl_->vocab.by_text.find(stored); }
 std::string_view Tokenizer::model_name() const { return impl_->vocab.model_name; }

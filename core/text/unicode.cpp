@@ -10,8 +10,8 @@ namespace infer::text {
 namespace {
 
 struct LeadRule {
-  uint8_t len;       // bytes of the whole character, 0 for a byte that cannot start one
-  uint8_t lo, hi;    // range of the second byte
+  uint8_t len;     // bytes of the whole character, 0 for a byte that cannot start one
+  uint8_t lo, hi;  // range of the second byte
 };
 
 // Table 3-7 of The Unicode Standard: well-formed byte sequences.

@@ -35,8 +35,9 @@ size_t utf8_ill_end(std::string_view s, size_t from) noexcept;
 
 void append_utf8(std::string& out, uint32_t cp);
 
-/// Byte-level BPE spells each byte as one printable character: 0x21-0x7e, 0xa1-0xac and 0xae-0xff stand for
-/// themselves, the other 68 bytes take U+0100, U+0101, ... in order. Source: GPT-2's encoder.py.
+/// Byte-level BPE spells each byte as one printable character: 0x21-0x7e, 0xa1-0xac and 0xae-0xff
+/// stand for themselves, the other 68 bytes take U+0100, U+0101, ... in order. Source: GPT-2's
+/// encoder.py.
 uint32_t byte_to_stand_in(uint8_t byte) noexcept;
 /// The byte that a character stands for, -1 if it is no stand-in.
 int stand_in_to_byte(uint32_t cp) noexcept;
@@ -45,7 +46,8 @@ void append_stand_ins(std::string& out, std::string_view bytes);
 /// Appends the bytes that `spelling` stands for; what is no stand-in keeps its own bytes.
 void append_from_stand_ins(std::string& out, std::string_view spelling);
 
-/// Appends the canonical composition of `text`, which must be well-formed UTF-8. False when memory runs out.
+/// Appends the canonical composition of `text`, which must be well-formed UTF-8. False when memory
+/// runs out.
 bool append_nfc(std::string& out, std::string_view text);
 
 }  // namespace infer::text

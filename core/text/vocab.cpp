@@ -6,6 +6,7 @@
 #include "core/base/error.h"
 #include "core/text/pretokenize.h"
 #include "core/text/unicode.h"
+#include "gguf/describe.h"
 
 namespace infer::text {
 namespace {
@@ -17,26 +18,30 @@ using gguf::ValueType;
 constexpr std::string_view kTokens = "tokenizer.ggml.tokens";
 constexpr std::string_view kScores = "tokenizer.ggml.scores";
 constexpr std::string_view kTypes = "tokenizer.ggml.token_type";
-constexpr int64_t kMaxTokens = int64_t{1} << 20;  // keeps what a hostile file can make us allocate small
+constexpr int64_t kMaxTokens = int64_t{1}
+                               << 20;  // keeps what a hostile file can make us allocate small
 
 /// An array of one of the given element types, or nullptr when the key is missing.
-Result<const Value*> find_array(const Reader& file, std::string_view key, std::initializer_list<ValueType> elems) {
+Result<const Value*> find_array(const Reader& file, std::string_view key,
+                                std::initializer_list<ValueType> elems) {
   const Value* v = file.find(key);
   if (v == nullptr) return v;
   if (v->type() != ValueType::kArray) {
-    return make_error(ErrorCode::kCorrupt, "{}: {} is {}, not an array", file.path(), key, name_of(v->type()));
+    return make_error(ErrorCode::kCorrupt, "{}: {} is {}, not an array", file.path(), key,
+                      name_of(v->type()));
   }
   if (std::find(elems.begin(), elems.end(), v->elem_type()) == elems.end()) {
-    return make_error(ErrorCode::kCorrupt, "{}: {} is an array of {}, which it cannot be", file.path(), key,
-                      name_of(v->elem_type()));
+    return make_error(ErrorCode::kCorrupt, "{}: {} is an array of {}, which it cannot be",
+                      file.path(), key, name_of(v->elem_type()));
   }
   return v;
 }
 
-Result<void> check_length(const Reader& file, std::string_view key, const Value& v, int32_t n_vocab) {
+Result<void> check_length(const Reader& file, std::string_view key, const Value& v,
+                          int32_t n_vocab) {
   if (v.size() == n_vocab) return {};
-  return make_error(ErrorCode::kCorrupt, "{}: {} has {} elements, {} has {}", file.path(), key, v.size(), kTokens,
-                    n_vocab);
+  return make_error(ErrorCode::kCorrupt, "{}: {} has {} elements, {} has {}", file.path(), key,
+                    v.size(), kTokens, n_vocab);
 }
 
 Result<void> read_model(const Reader& file, Vocab& vocab) {
@@ -47,11 +52,13 @@ Result<void> read_model(const Reader& file, Vocab& vocab) {
     vocab.model = VocabModel::kSpm;
   } else if (model == "t5") {
     return make_error(ErrorCode::kUnsupported,
-                      "{}: tokenizer.ggml.model = 't5': Unigram vocabularies are not supported (gpt2 and llama are)",
+                      "{}: tokenizer.ggml.model = 't5': Unigram vocabularies are not supported "
+                      "(gpt2 and llama are)",
                       file.path());
   } else {
-    return make_error(ErrorCode::kUnsupported, "{}: tokenizer.ggml.model = '{}' is not supported (gpt2 and llama are)",
-                      file.path(), model);
+    return make_error(ErrorCode::kUnsupported,
+                      "{}: tokenizer.ggml.model = '{}' is not supported (gpt2 and llama are)",
+                      file.path(), gguf::printable(model));
   }
   INFER_ASSIGN(const std::string_view pre, file.get_string("tokenizer.ggml.pre", "default"));
   vocab.model_name = model;
@@ -62,11 +69,13 @@ Result<void> read_model(const Reader& file, Vocab& vocab) {
 
 Result<void> read_tokens(const Reader& file, Vocab& vocab) {
   INFER_ASSIGN(const Value* tokens, find_array(file, kTokens, {ValueType::kString}));
-  if (tokens == nullptr) return make_error(ErrorCode::kNotFound, "{}: {} is missing", file.path(), kTokens);
-  if (tokens->size() == 0) return make_error(ErrorCode::kCorrupt, "{}: {} is empty", file.path(), kTokens);
+  if (tokens == nullptr)
+    return make_error(ErrorCode::kNotFound, "{}: {} is missing", file.path(), kTokens);
+  if (tokens->size() == 0)
+    return make_error(ErrorCode::kCorrupt, "{}: {} is empty", file.path(), kTokens);
   if (tokens->size() > kMaxTokens) {
-    return make_error(ErrorCode::kUnsupported, "{}: {} has {} elements, the limit is {}", file.path(), kTokens,
-                      tokens->size(), kMaxTokens);
+    return make_error(ErrorCode::kUnsupported, "{}: {} has {} elements, the limit is {}",
+                      file.path(), kTokens, tokens->size(), kMaxTokens);
   }
   const auto n = static_cast<size_t>(tokens->size());
   size_t n_bytes = 0;
@@ -85,7 +94,8 @@ Result<void> read_tokens(const Reader& file, Vocab& vocab) {
     if (s.empty()) continue;  // a hole in the vocabulary: it has no text and no text gives it
     const int32_t other = vocab.by_text.insert(static_cast<int32_t>(i));
     if (other >= 0) {
-      return make_error(ErrorCode::kCorrupt, "{}: {}[{}] = '{}' repeats token {}", file.path(), kTokens, i, s, other);
+      return make_error(ErrorCode::kCorrupt, "{}: {}[{}] = '{}' repeats token {}", file.path(),
+                        kTokens, i, gguf::printable(s), other);
     }
   }
   return {};
@@ -101,12 +111,14 @@ Result<void> read_kinds(const Reader& file, Vocab& vocab) {
   for (size_t i = 0; i < n; ++i) {
     INFER_ASSIGN(const int64_t t, types->int_at(static_cast<int64_t>(i)));
     if (t < 0 || t > static_cast<int64_t>(TokenKind::kByte)) {
-      return make_error(ErrorCode::kCorrupt, "{}: {}[{}] = {} is no token type", file.path(), kTypes, i, t);
+      return make_error(ErrorCode::kCorrupt, "{}: {}[{}] = {} is no token type", file.path(),
+                        kTypes, i, t);
     }
     vocab.kind[i] = static_cast<TokenKind>(t);
     if (vocab.kind[i] == TokenKind::kByte && byte_of_spelling(vocab.text[i]) < 0) {
-      return make_error(ErrorCode::kCorrupt, "{}: {}[{}] = '{}' is marked as a byte token but is not <0xHH>",
-                        file.path(), kTokens, i, vocab.text[i]);
+      return make_error(ErrorCode::kCorrupt,
+                        "{}: {}[{}] = '{}' is marked as a byte token but is not <0xHH>",
+                        file.path(), kTokens, i, gguf::printable(vocab.text[i]));
     }
   }
   return {};
@@ -116,11 +128,13 @@ Result<void> read_scores(const Reader& file, Vocab& vocab) {
   INFER_ASSIGN(const Value* scores, find_array(file, kScores, {ValueType::kF32, ValueType::kI32}));
   if (scores != nullptr) INFER_TRY(check_length(file, kScores, *scores, vocab.size()));
   if (vocab.model != VocabModel::kSpm) return {};
-  if (scores == nullptr) return make_error(ErrorCode::kNotFound, "{}: {} is missing", file.path(), kScores);
+  if (scores == nullptr)
+    return make_error(ErrorCode::kNotFound, "{}: {} is missing", file.path(), kScores);
   vocab.score.reserve(vocab.text.size());
   for (int64_t i = 0; i < scores->size(); ++i) {
     INFER_ASSIGN(const double s, scores->float_at(i));
-    if (std::isnan(s)) return make_error(ErrorCode::kCorrupt, "{}: {}[{}] is NaN", file.path(), kScores, i);
+    if (std::isnan(s))
+      return make_error(ErrorCode::kCorrupt, "{}: {}[{}] is NaN", file.path(), kScores, i);
     vocab.score.push_back(static_cast<float>(s));
   }
   return {};
@@ -147,31 +161,36 @@ Result<void> read_special(const Reader& file, Vocab& vocab) {
   INFER_ASSIGN(sp.add_space_prefix, file.get_bool("tokenizer.ggml.add_space_prefix", spm));
   if (!spm) sp.add_space_prefix = false;
   if (spm) {
-    INFER_ASSIGN(vocab.squeeze_spaces, file.get_bool("tokenizer.ggml.remove_extra_whitespaces", false));
+    INFER_ASSIGN(vocab.squeeze_spaces,
+                 file.get_bool("tokenizer.ggml.remove_extra_whitespaces", false));
   }
   if (sp.add_bos && sp.bos < 0) {
-    return make_error(ErrorCode::kCorrupt, "{}: tokenizer.ggml.bos_token_id is missing, but BOS is to be added",
+    return make_error(ErrorCode::kCorrupt,
+                      "{}: tokenizer.ggml.bos_token_id is missing, but BOS is to be added",
                       file.path());
   }
   if (sp.add_eos && sp.eos < 0) {
-    return make_error(ErrorCode::kCorrupt, "{}: tokenizer.ggml.eos_token_id is missing, but EOS is to be added",
+    return make_error(ErrorCode::kCorrupt,
+                      "{}: tokenizer.ggml.eos_token_id is missing, but EOS is to be added",
                       file.path());
   }
   return {};
 }
 
-/// Phi-3's added tokens swallow the white space after them; GGUF has no field for it, so the model's name decides,
-/// as in llama.cpp.
+/// Phi-3's added tokens swallow the white space after them; GGUF has no field for it, so the
+/// model's name decides, as in llama.cpp.
 Result<void> mark_strips(const Reader& file, Vocab& vocab) {
   INFER_ASSIGN(const std::string_view given, file.get_string("general.name", ""));
   std::string name(given);
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  std::transform(name.begin(), name.end(), name.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
   if (name.find("phi-3") == std::string::npos && name.find("phi3") == std::string::npos) return {};
   for (TokenId id = 0; id < vocab.size(); ++id) {
     const std::string_view s = vocab.text[id];
     const bool plain = s == "<unk>" || s == "<s>" || s == "<|endoftext|>";
-    const bool added = vocab.is_hidden(id) || vocab.kind[id] == TokenKind::kUserDefined || s == "</s>";
+    const bool added =
+        vocab.is_hidden(id) || vocab.kind[id] == TokenKind::kUserDefined || s == "</s>";
     vocab.strips_right[id] = added && !plain;
   }
   return {};
@@ -236,12 +255,13 @@ int byte_of_spelling(std::string_view s) {
   return hi < 0 || lo < 0 ? -1 : hi * 16 + lo;
 }
 
-Result<TokenId> read_special_id(const Reader& file, std::string_view key, TokenId fallback, int32_t n_vocab) {
+Result<TokenId> read_special_id(const Reader& file, std::string_view key, TokenId fallback,
+                                int32_t n_vocab) {
   if (file.find(key) == nullptr) return fallback < n_vocab ? fallback : -1;
   INFER_ASSIGN(const int64_t id, file.get_int(key));
   if (id < 0 || id >= n_vocab) {
-    return make_error(ErrorCode::kCorrupt, "{}: {} = {} is outside the vocabulary of {}", file.path(), key, id,
-                      n_vocab);
+    return make_error(ErrorCode::kCorrupt, "{}: {} = {} is outside the vocabulary of {}",
+                      file.path(), key, id, n_vocab);
   }
   return static_cast<TokenId>(id);
 }

@@ -13,13 +13,14 @@ namespace infer::text {
 
 enum class VocabModel : uint8_t { kBpe, kSpm };
 
-/// The tables of a vocabulary, checked. Move-only in effect: the views point into the vectors of bytes below.
+/// The tables of a vocabulary, checked. Move-only in effect: the views point into the vectors of
+/// bytes below.
 struct Vocab {
   VocabModel model = VocabModel::kBpe;
   std::string model_name, pre_name, file;
 
   std::vector<char> text_bytes;
-  std::vector<std::string_view> text;   ///< [n_vocab] stored spellings, as the file has them
+  std::vector<std::string_view> text;  ///< [n_vocab] stored spellings, as the file has them
   std::vector<char> piece_bytes;
   std::vector<std::string_view> piece;  ///< [n_vocab] bytes inside a text
   std::vector<float> score;             ///< [n_vocab], SentencePiece only
@@ -29,7 +30,7 @@ struct Vocab {
   std::vector<TokenId> eog;             ///< ascending
   TokenMap by_text;
   SpecialIds special;
-  bool squeeze_spaces = false;          ///< tokenizer.ggml.remove_extra_whitespaces, SentencePiece only
+  bool squeeze_spaces = false;  ///< tokenizer.ggml.remove_extra_whitespaces, SentencePiece only
 
   Vocab() = default;
   Vocab(Vocab&&) = default;
@@ -46,17 +47,21 @@ struct Vocab {
 };
 
 /// Reads and checks tokens, kinds, scores and special ids; merges are the BPE model's.
-/// Errors: kUnsupported for an unknown model, kNotFound, kCorrupt; one line naming file, key and value.
+/// Errors: kUnsupported for an unknown model, kNotFound, kCorrupt; one line naming file, key and
+/// value.
 Result<Vocab> load_vocab(const gguf::Reader& file);
 
 /// Byte of a "<0xHH>" spelling, -1 if it is none.
 int byte_of_spelling(std::string_view spelling);
 
-/// Finds EOT, EOM and the other ids that end a generation by their spellings, and settles the kinds of tokens that
-/// converters are known to mislabel. Fills special.eot, special.eom, eog and eog_flag.
+/// Finds EOT, EOM and the other ids that end a generation by their spellings, and settles the kinds
+/// of tokens that converters are known to mislabel. Fills special.eot, special.eom, eog and
+/// eog_flag.
 Result<void> collect_eog(const gguf::Reader& file, Vocab& vocab);
 
-/// Reads an optional special id: `fallback` when the key is missing (dropped when it lies outside the vocabulary).
-Result<TokenId> read_special_id(const gguf::Reader& file, std::string_view key, TokenId fallback, int32_t n_vocab);
+/// Reads an optional special id: `fallback` when the key is missing (dropped when it lies outside
+/// the vocabulary).
+Result<TokenId> read_special_id(const gguf::Reader& file, std::string_view key, TokenId fallback,
+                                int32_t n_vocab);
 
 }  // namespace infer::text

@@ -10,12 +10,14 @@
 #include <nlohmann/json.hpp>
 
 #include "core/text/tokenizer.h"
+#include "core/text/unicode.h"
 #include "tests/support/test_env.h"
 #include "tests/support/tiny_vocab.h"
 #include "tests/support/tokenizer_files.h"
 
-/// 20,000 lines against Hugging Face `tokenizers` and `sentencepiece`, which run in Python (tokenizer_oracle.py).
-/// INFER_ORACLE_DIR, set by CMake, is where fetch_oracles.sh unpacks those packages.
+/// 20,000 lines against Hugging Face `tokenizers` and `sentencepiece`, which run in Python
+/// (tokenizer_oracle.py). INFER_ORACLE_DIR, set by CMake, is where fetch_oracles.sh unpacks those
+/// packages.
 namespace infer::test {
 namespace {
 
@@ -25,7 +27,8 @@ using text::Tokenizer;
 
 constexpr size_t kLines = 20'000;
 
-/// WikiText, raw and tokenised, filled up with lines of mixed scripts. Empty with a reason when it cannot be read.
+/// WikiText, raw and tokenised, the hard cases that are UTF-8, filled up with lines of mixed
+/// scripts. Empty with a reason when it cannot be read.
 std::vector<std::string> corpus(std::string& reason) {
   std::vector<std::string> lines;
   for (const char* name : {"wiki.test.raw.gz", "test.tokens.txt.gz", "valid.tokens.txt.gz"}) {
@@ -36,11 +39,21 @@ std::vector<std::string> corpus(std::string& reason) {
     }
     for (std::string& line : split_lines(*body)) lines.push_back(std::move(line));
   }
+  auto tricky = read_text(shared_dir() / "data" / "tokenizer" / "tricky.txt");
+  if (!tricky.ok()) {
+    reason = tricky.error().message;
+    return {};
+  }
+  for (const std::string& escaped : split_lines(*tricky)) {
+    std::string line = unescape_tricky(escaped);
+    if (text::utf8_valid_end(line, 0) == line.size()) lines.push_back(std::move(line));
+  }
   if (lines.size() >= kLines) {
     reason = "no room for mixed scripts";
     return {};
   }
-  for (std::string& line : mixed_script_lines(kLines - lines.size(), /*seed=*/20'000)) lines.push_back(std::move(line));
+  for (std::string& line : mixed_script_lines(kLines - lines.size(), /*seed=*/20'000))
+    lines.push_back(std::move(line));
   return lines;
 }
 
@@ -50,14 +63,17 @@ class TokenizerOracle : public testing::Test {
  protected:
   void SetUp() override {
     if (!has_shared()) GTEST_SKIP() << "no shared data at " << shared_dir();
-    const std::string fetch = std::string("sh tests/golden/fetch_oracles.sh '") + INFER_ORACLE_DIR + "' >&2";
+    const std::string fetch =
+        std::string("sh tests/golden/fetch_oracles.sh '") + INFER_ORACLE_DIR + "' >&2";
     if (shell(fetch) != 0) {
-      GTEST_SKIP() << "the Python packages tokenizers and sentencepiece cannot be had (tests/golden/fetch_oracles.sh)";
+      GTEST_SKIP() << "the Python packages tokenizers and sentencepiece cannot be had "
+                      "(tests/golden/fetch_oracles.sh)";
     }
   }
 
   /// Ids of `lines` by the oracle.
-  static std::vector<std::vector<TokenId>> oracle_ids(const std::string& arguments, const std::vector<std::string>& lines) {
+  static std::vector<std::vector<TokenId>> oracle_ids(const std::string& arguments,
+                                                      const std::vector<std::string>& lines) {
     const testing::TestInfo* info = testing::UnitTest::GetInstance()->current_test_info();
     const fs::path base = fs::path(INFER_ORACLE_DIR) / info->name();
     const std::string in = base.string() + ".texts.jsonl", out = base.string() + ".ids.jsonl";
@@ -66,8 +82,8 @@ class TokenizerOracle : public testing::Test {
       for (const std::string& line : lines) file << nlohmann::json(line).dump() << '\n';
     }
     const std::string command = std::string("PYTHONPATH='") + INFER_ORACLE_DIR +
-                                "' python3 tests/golden/tokenizer_oracle.py " + arguments + " < '" + in + "' > '" + out +
-                                "'";
+                                "' python3 tests/golden/tokenizer_oracle.py " + arguments + " < '" +
+                                in + "' > '" + out + "'";
     EXPECT_EQ(shell(command), 0) << command;
     std::vector<std::vector<TokenId>> ids;
     std::ifstream file(out, std::ios::binary);
@@ -79,7 +95,8 @@ class TokenizerOracle : public testing::Test {
   }
 
   /// Encodes the corpus, compares, and reports the speed.
-  static void compare(const Tokenizer& t, const std::string& arguments, bool parse_special = false) {
+  static void compare(const Tokenizer& t, const std::string& arguments,
+                      bool parse_special = false) {
     std::string reason;
     const std::vector<std::string> lines = corpus(reason);
     ASSERT_EQ(lines.size(), kLines) << reason;
@@ -94,14 +111,15 @@ class TokenizerOracle : public testing::Test {
       ours.push_back(*std::move(ids));
     }
     const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
-    std::printf("%zu lines, %zu bytes, %zu tokens: %.2f MB/s of CPU time\n", lines.size(), n_bytes, n_tok,
-                static_cast<double>(n_bytes) / seconds / 1e6);
+    std::printf("%zu lines, %zu bytes, %zu tokens: %.2f MB/s of CPU time\n", lines.size(), n_bytes,
+                n_tok, static_cast<double>(n_bytes) / seconds / 1e6);
     const std::vector<std::vector<TokenId>> theirs = oracle_ids(arguments, lines);
     ASSERT_EQ(theirs.size(), lines.size());
     size_t n_wrong = 0;
     for (size_t i = 0; i < lines.size(); ++i) {
       if (ours[i] == theirs[i]) continue;
-      if (++n_wrong <= 5) EXPECT_EQ(ours[i], theirs[i]) << "line " << i << ": " << nlohmann::json(lines[i]);
+      if (++n_wrong > 5) break;
+      EXPECT_EQ(ours[i], theirs[i]) << "line " << i << ": " << nlohmann::json(lines[i]);
     }
     EXPECT_EQ(n_wrong, 0u);
   }
@@ -123,7 +141,9 @@ class TokenizerOracle : public testing::Test {
     compare(**t, kind + " '" + path.string() + "'", parse_special);
   }
 
-  static std::string data(const std::string& name) { return (shared_dir() / "data" / "tokenizer" / name).string(); }
+  static std::string data(const std::string& name) {
+    return (shared_dir() / "data" / "tokenizer" / name).string();
+  }
 };
 
 TEST_F(TokenizerOracle, Gpt2FromItsOwnFiles) {
@@ -141,7 +161,9 @@ TEST_F(TokenizerOracle, MistralV3FromItsOwnFile) {
   compare_image(sentencepiece_tokenizer(path), "sp '" + path + "'");
 }
 
-TEST_F(TokenizerOracle, SmolLm2FromTheGguf) { compare_model("smollm2-135m-instruct-q4_1.gguf", "gguf-bpe"); }
+TEST_F(TokenizerOracle, SmolLm2FromTheGguf) {
+  compare_model("smollm2-135m-instruct-q4_1.gguf", "gguf-bpe");
+}
 
 TEST_F(TokenizerOracle, SmolLm2WithControlTokensRead) {
   compare_model("smollm2-135m-instruct-q4_1.gguf", "gguf-bpe-added", /*parse_special=*/true);

@@ -12,7 +12,8 @@
 #include "tests/support/tiny_vocab.h"
 #include "tests/support/tokenizer_files.h"
 
-/// Published vocabularies against ids made by independent tokenizers (shared/data/README.md says by which).
+/// Published vocabularies against ids made by independent tokenizers (shared/data/README.md says by
+/// which).
 namespace infer::test {
 namespace {
 
@@ -63,7 +64,8 @@ class Tricky : public testing::Test {
   /// Bytes come back, well-formed or not.
   void expect_round_trip(const Tokenizer& t) const {
     for (size_t i = 0; i < cases_.size(); ++i) {
-      EXPECT_EQ(t.decode(must_encode(t, cases_[i]), true), cases_[i]) << "tricky.txt line " << i + 1;
+      EXPECT_EQ(t.decode(must_encode(t, cases_[i]), true), cases_[i])
+          << "tricky.txt line " << i + 1;
     }
   }
   std::vector<std::string> cases_;
@@ -83,20 +85,25 @@ TEST_F(Tricky, MistralV3) {
 
 TEST_F(Tricky, Stories260K) {
   auto image = convert_stories260k(shared_dir() / "data" / "models" / "stories260K");
-  if (image.ok()) image->set("tokenizer.ggml.remove_extra_whitespaces", true);  // as tok512.model's normalizer says
+  if (image.ok())
+    image->set("tokenizer.ggml.remove_extra_whitespaces",
+               true);  // as tok512.model's normalizer says
   const auto t = must_load(image);
   ASSERT_NE(t, nullptr);
   expect_column(*t, "stories260K");
 }
 
 TEST_F(Tricky, Gpt2) {
-  const auto t = must_load(gpt2_tokenizer(folder() / "gpt2" / "vocab.json", folder() / "gpt2" / "merges.txt", "gpt-2"));
+  const auto t = must_load(
+      gpt2_tokenizer(folder() / "gpt2" / "vocab.json", folder() / "gpt2" / "merges.txt", "gpt-2"));
   ASSERT_NE(t, nullptr);
   expect_column(*t, "gpt2");
   expect_round_trip(*t);
 }
 
-TEST_F(Tricky, GptNeox) {  // NFC changes the text, so there is no way back; special tokens are matched there
+TEST_F(
+    Tricky,
+    GptNeox) {  // NFC changes the text, so there is no way back; special tokens are matched there
   const auto t = must_load(tokenizer_json(folder() / "gpt-neox" / "tokenizer.json.gz", "gpt-neox"));
   ASSERT_NE(t, nullptr);
   auto body = read_text(folder() / "tricky.expected.jsonl");
@@ -111,7 +118,8 @@ TEST_F(Tricky, GptNeox) {  // NFC changes the text, so there is no way back; spe
 }
 
 TEST_F(Tricky, IllFormedBytesKeepTheirValue) {
-  const auto bpe = must_load(gpt2_tokenizer(folder() / "gpt2" / "vocab.json", folder() / "gpt2" / "merges.txt", "gpt-2"));
+  const auto bpe = must_load(
+      gpt2_tokenizer(folder() / "gpt2" / "vocab.json", folder() / "gpt2" / "merges.txt", "gpt-2"));
   const auto spm = must_load(sentencepiece_tokenizer(folder() / "mistral" / "tokenizer.model.v1"));
   ASSERT_NE(bpe, nullptr);
   ASSERT_NE(spm, nullptr);
@@ -128,8 +136,10 @@ TEST_F(Tricky, IllFormedBytesKeepTheirValue) {
       shown += stream.finish();
       EXPECT_EQ(text::utf8_valid_end(shown, 0), shown.size());
       size_t n_replaced = 0;
-      for (size_t at = 0; (at = shown.find("\ufffd", at)) != std::string::npos; at += 3) ++n_replaced;
-      EXPECT_EQ(n_replaced, expected[i]) << "tricky.txt line " << 174 + i << ", " << t->model_name();
+      for (size_t at = 0; (at = shown.find("\ufffd", at)) != std::string::npos; at += 3)
+        ++n_replaced;
+      EXPECT_EQ(n_replaced, expected[i])
+          << "tricky.txt line " << 174 + i << ", " << t->model_name();
     }
   }
 }
@@ -165,8 +175,8 @@ TEST_P(GgufVocab, IdsAreThoseOfTheOutFile) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GgufVocab,
-                         testing::Values("ggml-vocab-gpt-2.gguf", "ggml-vocab-falcon.gguf", "ggml-vocab-mpt.gguf",
-                                         "ggml-vocab-phi-3.gguf"));
+                         testing::Values("ggml-vocab-gpt-2.gguf", "ggml-vocab-falcon.gguf",
+                                         "ggml-vocab-mpt.gguf", "ggml-vocab-phi-3.gguf"));
 
 }  // namespace
 }  // namespace infer::test

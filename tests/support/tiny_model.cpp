@@ -32,7 +32,8 @@ class Filler {
     for (const int64_t d : shape) n *= d;
     std::vector<float> x(static_cast<size_t>(n));
     for (float& v : x) v = normal(rng_);
-    out_.tensors.push_back({name + ".weight", DType::kF32, std::move(shape), encode(DType::kF32, x)});
+    out_.tensors.push_back(
+        {name + ".weight", DType::kF32, std::move(shape), encode(DType::kF32, x)});
   }
   GgufImage& out_;
   std::mt19937 rng_{20240607};
@@ -43,7 +44,8 @@ class Filler {
 GgufImage tiny_model(std::string_view arch) {
   INFER_CHECK(arch == "llama" || arch == "gemma3", "{}", arch);
   const bool gemma = arch == "gemma3";
-  GgufImage out = tiny_spm({{"\u2581a", -1.0f}, {"th", -2.0f}, {"\u2581th", -2.5f}, {"e", -3.0f}, {"\u2581", -4.0f}});
+  GgufImage out = tiny_spm(
+      {{"\u2581a", -1.0f}, {"th", -2.0f}, {"\u2581th", -2.5f}, {"e", -3.0f}, {"\u2581", -4.0f}});
   const auto key = [&](const char* name) { return std::string(arch) + "." + name; };
   out.set("general.architecture", std::string(arch));
   out.set("general.name", std::string("tiny"));
@@ -61,7 +63,9 @@ GgufImage tiny_model(std::string_view arch) {
   out.set(key("rope.freq_base"), 10000.0f);
   out.set(key("rope.scaling.type"), std::string("linear"));
   out.set(key("rope.scaling.factor"), 2.0f);
-  out.set(key("vocab_size"), static_cast<uint32_t>(std::get<std::vector<std::string>>(*out.find("tokenizer.ggml.tokens")).size()));
+  out.set(key("vocab_size"),
+          static_cast<uint32_t>(
+              std::get<std::vector<std::string>>(*out.find("tokenizer.ggml.tokens")).size()));
 
   Filler fill(out);
   fill.matrix("token_embd", kEmbd, std::get<uint32_t>(*out.find(key("vocab_size"))));

@@ -19,13 +19,13 @@ struct ExtraToken {
   text::TokenKind kind = text::TokenKind::kControl;
 };
 
-/// Model "gpt2": ids 0..255 are the bytes, then one token for each merge (two spellings and a space, in stand-ins,
-/// named once before use), then `extra`.
+/// Model "gpt2": ids 0..255 are the bytes, then one token for each merge (two spellings and a
+/// space, in stand-ins, named once before use), then `extra`.
 GgufImage tiny_bpe(std::string_view pre, const std::vector<std::string>& merges,
                    const std::vector<ExtraToken>& extra = {});
 
-/// Model "llama": <unk> 0, <s> 1, </s> 2, the byte tokens 3..258, then `pieces` with their scores, then `extra`.
-/// The file says neither add_bos nor add_space_prefix.
+/// Model "llama": <unk> 0, <s> 1, </s> 2, the byte tokens 3..258, then `pieces` with their scores,
+/// then `extra`. The file says neither add_bos nor add_space_prefix.
 GgufImage tiny_spm(const std::vector<std::pair<std::string, float>>& pieces,
                    const std::vector<ExtraToken>& extra = {});
 

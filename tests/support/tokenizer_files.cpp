@@ -56,7 +56,8 @@ Result<Json> parse_json(const std::filesystem::path& path) {
   return json;
 }
 
-/// A small generator whose stream is the same on every machine (the standard's distributions are not).
+/// A small generator whose stream is the same on every machine (the standard's distributions are
+/// not).
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
@@ -76,23 +77,98 @@ struct CodeRange {
   uint32_t first, last;
 };
 
-// Letters, marks, digits and symbols assigned long ago, so that every Unicode version agrees about them.
+// Letters, marks, digits and symbols assigned long ago, so that every Unicode version agrees about
+// them.
 constexpr CodeRange kScripts[] = {
-    {0x61, 0x7a},     {0x41, 0x5a},     {0xc0, 0x17f},    {0x391, 0x3a1},   {0x3b1, 0x3c9},
-    {0x410, 0x44f},   {0x531, 0x556},   {0x5d0, 0x5ea},   {0x621, 0x63a},   {0x64b, 0x652},
-    {0x660, 0x669},   {0x905, 0x939},   {0x93e, 0x94c},   {0x966, 0x96f},   {0xe01, 0xe3a},
-    {0x10d0, 0x10f0}, {0x1780, 0x17b3}, {0x3041, 0x3093}, {0x30a1, 0x30fa}, {0x4e00, 0x9fa5},
-    {0xac00, 0xd7a3}, {0x1100, 0x1112}, {0x300, 0x36f},   {0xff21, 0xff3a}, {0xff10, 0xff19},
-    {0x2160, 0x217f}, {0xb2, 0xb3},     {0xbc, 0xbe},     {0x2200, 0x22ff}, {0x20a0, 0x20ac},
-    {0x1f600, 0x1f64f}, {0x1f300, 0x1f320}, {0x2600, 0x26ff}, {0x20000, 0x2a6d6}, {0x10400, 0x1044f}};
-constexpr const char* kSnippets[] = {
-    " ", " ", " ", " ", "  ", "   ", "\t", "\n", "\n\n", " \n", "\r\n", "\u00a0", "\u3000", "\u2003",
-    "\u200b", "\u200d", "\ufeff", "\u180e", "\u0085", "\u2028", "'s", "'S", "'re", "'LL", " 'd", "don't",
-    "\u2019s", "0", "12", "345", "6789", "3.14159", "1,000,000", "-1e-9", "!", "?!", "...", " - ", "--", "\u2014",
-    "(", ")", "[x]", "{}", "\"", "``", "$", "+", "<=", "=>", "^", "~", "|", "_", "/*", "*/", "//", "#",
-    "for (int i = 0; i < n; ++i) {", "    return x;", "\\n", "https://example.org/a?b=c&d=%20", "a@b.c",
-    "</s>", "<s>", "<b>", "<|endoftext|>", "<unk>", "<0x0A>", "\u2581", "\u0120", "\u010a", "\ufffd", "ffi", "\ufb03",
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1f0\U0001f1f7", "\u2764\ufe0f", "e\u0301", "\u1e9b\u0323"};
+    {0x61, 0x7a},     {0x41, 0x5a},       {0xc0, 0x17f},      {0x391, 0x3a1},
+    {0x3b1, 0x3c9},   {0x410, 0x44f},     {0x531, 0x556},     {0x5d0, 0x5ea},
+    {0x621, 0x63a},   {0x64b, 0x652},     {0x660, 0x669},     {0x905, 0x939},
+    {0x93e, 0x94c},   {0x966, 0x96f},     {0xe01, 0xe3a},     {0x10d0, 0x10f0},
+    {0x1780, 0x17b3}, {0x3041, 0x3093},   {0x30a1, 0x30fa},   {0x4e00, 0x9fa5},
+    {0xac00, 0xd7a3}, {0x1100, 0x1112},   {0x300, 0x36f},     {0xff21, 0xff3a},
+    {0xff10, 0xff19}, {0x2160, 0x217f},   {0xb2, 0xb3},       {0xbc, 0xbe},
+    {0x2200, 0x22ff}, {0x20a0, 0x20ac},   {0x1f600, 0x1f64f}, {0x1f300, 0x1f320},
+    {0x2600, 0x26ff}, {0x20000, 0x2a6d6}, {0x10400, 0x1044f}};
+constexpr const char* kSnippets[] = {" ",
+                                     " ",
+                                     " ",
+                                     " ",
+                                     "  ",
+                                     "   ",
+                                     "\t",
+                                     "\n",
+                                     "\n\n",
+                                     " \n",
+                                     "\r\n",
+                                     "\u00a0",
+                                     "\u3000",
+                                     "\u2003",
+                                     "\u200b",
+                                     "\u200d",
+                                     "\ufeff",
+                                     "\u180e",
+                                     "\u0085",
+                                     "\u2028",
+                                     "'s",
+                                     "'S",
+                                     "'re",
+                                     "'LL",
+                                     " 'd",
+                                     "don't",
+                                     "\u2019s",
+                                     "0",
+                                     "12",
+                                     "345",
+                                     "6789",
+                                     "3.14159",
+                                     "1,000,000",
+                                     "-1e-9",
+                                     "!",
+                                     "?!",
+                                     "...",
+                                     " - ",
+                                     "--",
+                                     "\u2014",
+                                     "(",
+                                     ")",
+                                     "[x]",
+                                     "{}",
+                                     "\"",
+                                     "``",
+                                     "$",
+                                     "+",
+                                     "<=",
+                                     "=>",
+                                     "^",
+                                     "~",
+                                     "|",
+                                     "_",
+                                     "/*",
+                                     "*/",
+                                     "//",
+                                     "#",
+                                     "for (int i = 0; i < n; ++i) {",
+                                     "    return x;",
+                                     "\\n",
+                                     "https://example.org/a?b=c&d=%20",
+                                     "a@b.c",
+                                     "</s>",
+                                     "<s>",
+                                     "<b>",
+                                     "<|endoftext|>",
+                                     "<unk>",
+                                     "<0x0A>",
+                                     "\u2581",
+                                     "\u0120",
+                                     "\u010a",
+                                     "\ufffd",
+                                     "ffi",
+                                     "\ufb03",
+                                     "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+                                     "\U0001f1f0\U0001f1f7",
+                                     "\u2764\ufe0f",
+                                     "e\u0301",
+                                     "\u1e9b\u0323"};
 
 std::string mixed_line(Random& random) {
   std::string line;
@@ -105,7 +181,8 @@ std::string mixed_line(Random& random) {
     const CodeRange script = kScripts[random.below(std::size(kScripts))];
     const size_t n = 1 + random.below(8);
     for (size_t j = 0; j < n; ++j) {
-      text::append_utf8(line, script.first + static_cast<uint32_t>(random.below(script.last - script.first + 1)));
+      text::append_utf8(
+          line, script.first + static_cast<uint32_t>(random.below(script.last - script.first + 1)));
     }
     if (random.below(2) == 0) line += ' ';
   }
@@ -116,14 +193,16 @@ std::string mixed_line(Random& random) {
 
 Result<std::string> read_text(const std::filesystem::path& path) {
   std::error_code ec;
-  if (!std::filesystem::exists(path, ec)) return make_error(ErrorCode::kNotFound, "{}: no such file", path.string());
+  if (!std::filesystem::exists(path, ec))
+    return make_error(ErrorCode::kNotFound, "{}: no such file", path.string());
   if (path.extension() != ".gz") {
     std::ifstream file(path, std::ios::binary);
     return std::string(std::istreambuf_iterator<char>(file), {});
   }
   const std::string command = "gzip -dc '" + path.string() + "'";
   const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), &pclose);
-  if (pipe == nullptr) return make_error(ErrorCode::kIo, "{}: gzip cannot be started", path.string());
+  if (pipe == nullptr)
+    return make_error(ErrorCode::kIo, "{}: gzip cannot be started", path.string());
   std::string out;
   char buffer[1 << 16];
   while (const size_t n = std::fread(buffer, 1, sizeof buffer, pipe.get())) out.append(buffer, n);
@@ -162,11 +241,13 @@ Result<GgufImage> tokenizer_json(const std::filesystem::path& path, std::string_
     rows.emplace_back(id.get<int64_t>(), Row{spelling, 1});
   }
   for (const Json& t : root.value("added_tokens", Json::array())) {
-    rows.emplace_back(t.at("id").get<int64_t>(), Row{t.at("content").get<std::string>(), t.value("special", false) ? 3 : 4});
+    rows.emplace_back(t.at("id").get<int64_t>(),
+                      Row{t.at("content").get<std::string>(), t.value("special", false) ? 3 : 4});
   }
   std::vector<std::string> merges;
   for (const Json& m : model.value("merges", Json::array())) {
-    merges.push_back(m.is_string() ? m.get<std::string>() : m.at(0).get<std::string>() + " " + m.at(1).get<std::string>());
+    merges.push_back(m.is_string() ? m.get<std::string>()
+                                   : m.at(0).get<std::string>() + " " + m.at(1).get<std::string>());
   }
   return bpe_image(rows, std::move(merges), pre, path);
 }
@@ -193,7 +274,8 @@ std::string unescape_tricky(std::string_view line) {
       i += 2;
     } else if (c == 'u') {
       const size_t close = line.find('}', i);
-      text::append_utf8(out, static_cast<uint32_t>(std::stoul(std::string(line.substr(i + 2, close - i - 2)), nullptr, 16)));
+      text::append_utf8(out, static_cast<uint32_t>(std::stoul(
+                                 std::string(line.substr(i + 2, close - i - 2)), nullptr, 16)));
       i = close;
     } else {
       out += c == 'n' ? '\n' : c == 'r' ? '\r' : c == 't' ? '\t' : c;

@@ -27,8 +27,8 @@ std::vector<std::string> split_lines(std::string_view text);
 /// One escaped line of tricky.txt as bytes (the escapes are listed in shared/data/README.md).
 std::string unescape_tricky(std::string_view line);
 
-/// `n` lines of several scripts, numbers, white space, emoji, combining marks, mark-up and code, well-formed UTF-8;
-/// the same for the same seed.
+/// `n` lines of several scripts, numbers, white space, emoji, combining marks, mark-up and code,
+/// well-formed UTF-8; the same for the same seed.
 std::vector<std::string> mixed_script_lines(size_t n, uint64_t seed);
 
 }  // namespace infer::test

@@ -1,0 +1,131 @@
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/text/pretokenize.h"
+#include "core/text/unicode.h"
+
+namespace infer::test {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using text::PreTokenizer;
+
+std::vector<std::string> words(std::string_view name, std::string_view text) {
+  auto def = text::find_pre_tokenizer(name, "test.gguf");
+  EXPECT_TRUE(def.ok()) << def.error().message;
+  if (!def.ok()) return {};
+  auto pre = PreTokenizer::compile(**def);
+  EXPECT_TRUE(pre.ok()) << pre.error().message;
+  PreTokenizer::Scratch scratch;
+  std::vector<size_t> ends;
+  auto done = pre->split(text, scratch, ends);
+  EXPECT_TRUE(done.ok()) << done.error().message;
+  std::vector<std::string> out;
+  size_t begin = 0;
+  for (const size_t end : ends) {
+    out.emplace_back(text.substr(begin, end - begin));
+    begin = end;
+  }
+  return out;
+}
+
+TEST(PreTokenize, Gpt2) {
+  EXPECT_THAT(words("gpt-2", "Don't  stop, 1234 \u00e9t\u00e9"),
+              ElementsAre("Don", "'t", " ", " stop", ",", " 1234", " \u00e9t\u00e9"));
+  EXPECT_THAT(words("gpt-2", "DON'T"), ElementsAre("DON", "'", "T"));
+  EXPECT_THAT(words("gpt-2", "a \n\n b \n"), ElementsAre("a", " \n\n", " b", " \n"));
+  EXPECT_THAT(words("mpt", "x=1;"), ElementsAre("x", "=", "1", ";"));
+}
+
+TEST(PreTokenize, SmolLmCutsDigitsFirst) {
+  EXPECT_THAT(words("smollm", "in 1984, \u0669"),
+              ElementsAre("in", " ", "1", "9", "8", "4", ",", " ", "\u0669"));
+  // The digits cut the text before GPT-2's pattern sees it, so a space stays behind.
+  EXPECT_THAT(words("smollm", "a  1"), ElementsAre("a", "  ", "1"));
+}
+
+TEST(PreTokenize, Llama3) {
+  EXPECT_THAT(words("llama-bpe", "DON'T 12345 (x)\n\n y"),
+              ElementsAre("DON", "'T", " ", "123", "45", " (", "x", ")\n\n", " y"));
+  EXPECT_THAT(words("llama-bpe", "$foo\tbar  \n  z"),
+              ElementsAre("$foo", "\tbar", "  \n", " ", " z"));
+}
+
+TEST(PreTokenize, Qwen2TakesDigitsOneByOne) {
+  EXPECT_THAT(words("qwen2", "x 123!\n"), ElementsAre("x", " ", "1", "2", "3", "!\n"));
+}
+
+TEST(PreTokenize, FalconAndDefault) {
+  EXPECT_THAT(words("falcon", "a `b` 12345"),
+              ElementsAre("a", " ", "`", "b", "`", " ", "123", "45"));
+  EXPECT_THAT(words("falcon", "x+y, 12"), ElementsAre("x", "+", "y", ",", " 12"));
+  EXPECT_THAT(words("default", "a `b` 12345"), ElementsAre("a", " `", "b", "`", " ", "123", "45"));
+}
+
+TEST(PreTokenize, SpacesAreUnicodes) {
+  EXPECT_THAT(words("gpt-2", "a\u00a0\u3000b"), ElementsAre("a", "\u00a0", "\u3000", "b"));
+  EXPECT_THAT(words("gpt-2", "a\u0085\u0085b"), ElementsAre("a", "\u0085", "\u0085", "b"));
+  EXPECT_THAT(words("gpt-2", "a\u180e\u180eb"),
+              ElementsAre("a", "\u180e\u180e", "b"));  // a format character
+  EXPECT_THAT(words("gpt-2", "a\u200bb"), ElementsAre("a", "\u200b", "b"));
+}
+
+TEST(PreTokenize, LongRunsStayWithinTheLimits) {
+  const size_t n = size_t{1} << 20;
+  for (const std::string_view name :
+       {"gpt-2", "smollm", "llama-bpe", "qwen2", "falcon", "default"}) {
+    EXPECT_THAT(words(name, std::string(n, 'a')), ElementsAre(std::string(n, 'a'))) << name;
+    EXPECT_THAT(words(name, std::string(n, ' ') + "a"), ElementsAre(std::string(n - 1, ' '), " a"))
+        << name;
+    std::string wide, marks;
+    for (size_t i = 0; i < n / 4; ++i) wide += "\u6f22", marks += "\U0001f600";
+    EXPECT_THAT(words(name, wide), ElementsAre(wide)) << name;
+    EXPECT_THAT(words(name, marks), ElementsAre(marks)) << name;
+  }
+  EXPECT_THAT(words("llama-bpe", std::string(n, '\n') + std::string(n, ' ')),
+              ElementsAre(std::string(n, '\n'), std::string(n, ' ')));
+}
+
+TEST(PreTokenize, UnknownNameIsNamed) {
+  auto def = text::find_pre_tokenizer("klingon", "model.gguf");
+  ASSERT_FALSE(def.ok());
+  EXPECT_EQ(def.error().code, ErrorCode::kUnsupported);
+  EXPECT_THAT(def.error().message, HasSubstr("model.gguf: tokenizer.ggml.pre = 'klingon'"));
+}
+
+TEST(Unicode, StandInsAreABijection) {
+  std::vector<int> seen(1024, -1);
+  for (int b = 0; b < 256; ++b) {
+    const uint32_t cp = text::byte_to_stand_in(static_cast<uint8_t>(b));
+    ASSERT_LT(cp, seen.size());
+    EXPECT_EQ(seen[cp], -1);
+    seen[cp] = b;
+    EXPECT_EQ(text::stand_in_to_byte(cp), b);
+  }
+  EXPECT_EQ(text::stand_in_to_byte(' '), -1);
+  EXPECT_EQ(text::stand_in_to_byte(0xffffffff), -1);
+}
+
+TEST(Unicode, EveryScalarValueIsWellFormedAndNoOther) {
+  for (uint32_t cp = 0; cp < 0x110000; ++cp) {
+    std::string s;
+    text::append_utf8(s, cp);
+    const text::Utf8Step step = text::utf8_step(s, 0);
+    const bool surrogate = cp >= 0xd800 && cp < 0xe000;
+    ASSERT_EQ(step.kind == text::Utf8Kind::kOk, !surrogate) << cp;
+    ASSERT_TRUE(surrogate || (step.len == s.size() && step.cp == cp)) << cp;
+  }
+}
+
+TEST(Unicode, Nfc) {
+  std::string out = "<";
+  ASSERT_TRUE(text::append_nfc(out, std::string_view("e\u0301 \u1100\u1161\0x", 12)));
+  EXPECT_EQ(out, std::string("<\u00e9 \uac00\0x", 9));
+}
+
+}  // namespace
+}  // namespace infer::test
