@@ -139,11 +139,11 @@ struct CpuKernels {
 };
 
 /// Bytes of one layer's block in the K or the V pool.
-constexpr int64_t kv_type_bytes(KvType t) { return t == KvType::kF32 ? 4 : 2; }
-constexpr int64_t k_block_bytes(const KvPoolView& p) {
+[[gnu::always_inline]] constexpr int64_t kv_type_bytes(KvType t) { return t == KvType::kF32 ? 4 : 2; }
+[[gnu::always_inline]] constexpr int64_t k_block_bytes(const KvPoolView& p) {
   return p.n_kv_head * p.head_dim * kBlockTok * kv_type_bytes(p.k_type);
 }
-constexpr int64_t v_block_bytes(const KvPoolView& p) {
+[[gnu::always_inline]] constexpr int64_t v_block_bytes(const KvPoolView& p) {
   return p.n_kv_head * p.head_dim_v * kBlockTok * kv_type_bytes(p.v_type);
 }
 

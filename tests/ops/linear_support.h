@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <random>
@@ -20,11 +21,13 @@ inline constexpr DType kLinearTypes[] = {DType::kF32,  DType::kF16,  DType::kBF1
                                          DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
 
 /// Exactly `n` bytes aligned to 64, so that a sanitizer sees every byte read or written past the
-/// end.
+/// end. Filled with NaNs.
 class AlignedBytes {
  public:
   explicit AlignedBytes(int64_t n)
-      : data_(static_cast<std::byte*>(::operator new(static_cast<size_t>(n), kAlign))) {}
+      : data_(static_cast<std::byte*>(::operator new(static_cast<size_t>(n), kAlign))) {
+    std::memset(data_.get(), 0xff, static_cast<size_t>(n));
+  }
   std::byte* get() const { return data_.get(); }
 
  private:

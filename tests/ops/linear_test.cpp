@@ -151,6 +151,18 @@ TEST_P(Linear, BitsDependOnNeitherRowsNorRange) {
   }
 }
 
+TEST_P(Linear, BitsDependOnNoBlockOfRows) {  // more rows than the kernels keep in cache at a time
+  const int64_t n = 9, k = 4096, m = 61;
+  const LinearRunner runner(kernel_, weights(n, k), n, k);
+  const std::vector<float> x = make_inputs(rng_, m, k, Inputs::kNormal);
+  const std::vector<float> all = runner.run(x, m);
+  for (int64_t r = 0; r < m; ++r) {
+    const std::span<const float> row = std::span(x).subspan(static_cast<size_t>(r * k));
+    const std::span<const float> want = std::span(all).subspan(static_cast<size_t>(r * n));
+    ASSERT_NO_FATAL_FAILURE(expect_same_bits(want, n, runner.run(row, 1), 1, 0, n)) << "row " << r;
+  }
+}
+
 TEST_P(Linear, BitsDependOnNoNeighbour) {
   const int64_t n = 19, k = sizes_k().back(), m = 6, shift = 5;
   const std::vector<std::byte> file = weights(n, k);

@@ -14,13 +14,13 @@ namespace infer::kern::avx2 {
 namespace {
 
 using ScoresFn = void (*)(const std::byte* k, int64_t head_dim, const TilePair* pairs,
-                          const std::byte* next, float* s);
+                          const NextTile& next, float* s);
 using ValuesFn = void (*)(const std::byte* v, int64_t n_v, const TilePair* pairs, const float* s,
                           const float* rescale);
 
 template <KvType T, int P>
 [[gnu::noinline]] void scores(const std::byte* k, int64_t head_dim, const TilePair* pairs,
-                              const std::byte* next, float* s) {
+                              const NextTile& next, float* s) {
   tile_scores<T, P>(k, head_dim, pairs, next, s);
 }
 
@@ -110,15 +110,10 @@ void find_visible(const Call& c, int64_t slot0, Visible* vis) {
 
 /// One block of n pairs through one tile.
 void run_block(const Call& c, const std::byte* k, const std::byte* v, const TilePair* pairs, int n,
-               const std::byte* next_k, const std::byte* next_v) {
+               const NextTile& next) {
   alignas(32) float s[kMaxPairs * kBlockTok];
   float rescale[kMaxPairs];
-  c.scores[n - 1](k, c.a.pool.head_dim, pairs, next_k, s);
-  if (next_v) {
-    for (int64_t b = 0; b < c.v_head; b += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(next_v + b), _MM_HINT_T0);
-    }
-  }
+  c.scores[n - 1](k, c.a.pool.head_dim, pairs, next, s);
   bool same = true;
   for (int p = 0; p < n; ++p) {
     rescale[p] = tile_softmax(c.softmax, pairs[p], s + p * kBlockTok);
@@ -141,11 +136,11 @@ void run_tile(const Call& c, int64_t slot0, int64_t end) {
   const int32_t* table = c.a.block_table + slot0 / kBlockTok;
   const std::byte* k = c.a.pool.k + table[0] * c.k_block + c.a.kv_head * c.k_head;
   const std::byte* v = c.a.pool.v + table[0] * c.v_block + c.a.kv_head * c.v_head;
-  const std::byte* next_k = nullptr;
-  const std::byte* next_v = nullptr;
+  NextTile next;
   if (slot0 + kBlockTok < end && table[1] >= 0) {
-    next_k = c.a.pool.k + table[1] * c.k_block + c.a.kv_head * c.k_head;
-    next_v = c.a.pool.v + table[1] * c.v_block + c.a.kv_head * c.v_head;
+    next.k = c.a.pool.k + table[1] * c.k_block + c.a.kv_head * c.k_head;
+    next.v = c.a.pool.v + table[1] * c.v_block + c.a.kv_head * c.v_head;
+    next.v_step = c.v_head * kFetchRows / c.a.pool.head_dim;
   }
   const int64_t n_pairs = vis.n * c.group;
   const int64_t n_blocks = (n_pairs + kMaxPairs - 1) / kMaxPairs;
@@ -169,7 +164,7 @@ void run_tile(const Call& c, int64_t slot0, int64_t end) {
         ++r;
       }
     }
-    run_block(c, k, v, pairs, n, b == 0 ? next_k : nullptr, b == 0 ? next_v : nullptr);
+    run_block(c, k, v, pairs, n, b == 0 ? next : NextTile{});
   }
 }
 

@@ -21,7 +21,7 @@ struct TilePair {
 };
 
 /// The running softmax of one pair over one span: sum[8] lanes, max, then acc from float 16 on,
-/// padded to 8.
+/// padded to 16.
 struct StateView {
   float* data;
   float* sum() const { return data; }
@@ -61,35 +61,77 @@ template <KvType T>
   }
 }
 
+/// The next tile's K and V, brought into the second-level cache a few lines at a time while this
+/// tile is computed. (Measured: all at once, or into the first level, the loads of this tile wait
+/// behind them.)
+struct NextTile {
+  const std::byte* k = nullptr;  ///< nullptr: nothing to fetch
+  const std::byte* v = nullptr;
+  int64_t v_step = 0;  ///< bytes of V to fetch with each kFetchRows rows of K
+};
+inline constexpr int64_t kFetchRows = 8;
+
+[[gnu::always_inline]] inline void fetch(const std::byte* p, int64_t n_bytes) {
+  for (int64_t i = 0; i < n_bytes; i += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
+  }
+}
+
+/// acc[p][c] = fma(weight(p), column(c), acc[p][c]). The shorter side is kept in registers: P * C
+/// accumulators, that side and one more must fit in 16. The pragmas keep `acc` in registers: GCC
+/// unrolls too late otherwise.
+template <int P, int C, class Weight, class Column>
+[[gnu::always_inline]] inline void fma_outer(__m256 (&acc)[P][C], Weight weight, Column column) {
+  if constexpr (P <= C) {
+    __m256 w[P];
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) w[p] = weight(p);
+#pragma GCC unroll 16
+    for (int c = 0; c < C; ++c) {
+      const __m256 x = column(c);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) acc[p][c] = _mm256_fmadd_ps(w[p], x, acc[p][c]);
+    }
+  } else {
+    __m256 x[C];
+#pragma GCC unroll 16
+    for (int c = 0; c < C; ++c) x[c] = column(c);
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+      const __m256 w = weight(p);
+#pragma GCC unroll 16
+      for (int c = 0; c < C; ++c) acc[p][c] = _mm256_fmadd_ps(w, x[c], acc[p][c]);
+    }
+  }
+}
+
 /// s[p][t] = sum over d in sequence of q[d] * k[d][t], for all kBlockTok tokens.
-/// k [head_dim][kBlockTok]; s [P][kBlockTok], 32-byte aligned. `next` (or nullptr) is the next
-/// tile's K, fetched ahead.
+/// k [head_dim][kBlockTok]; s [P][kBlockTok], 32-byte aligned.
 template <KvType T, int P>
 [[gnu::always_inline]] inline void tile_scores(const std::byte* k, int64_t head_dim,
-                                               const TilePair* pairs, const std::byte* next,
+                                               const TilePair* pairs, const NextTile& next,
                                                float* s) {
   constexpr int kVecs = P <= 3 ? 4 : 2;  // P * kVecs <= 12 accumulators
   constexpr int64_t kRowBytes = kBlockTok * kv_type_bytes(T);
-  for (int64_t t = 0; t < kBlockTok; t += kVecs * 8) {
+  for (int64_t t0 = 0; t0 < kBlockTok; t0 += kVecs * 8) {
     __m256 acc[P][kVecs];
-    for (int p = 0; p < P; ++p) {
-      for (int v = 0; v < kVecs; ++v) acc[p][v] = _mm256_setzero_ps();
-    }
-    for (int64_t d = 0; d < head_dim; ++d) {
-      if (t == 0 && next) {
-        const char* ahead = reinterpret_cast<const char*>(next + d * kRowBytes);
-        _mm_prefetch(ahead, _MM_HINT_T0);
-        if constexpr (T == KvType::kF32) _mm_prefetch(ahead + 64, _MM_HINT_T0);
+#pragma GCC unroll 16
+    for (int i = 0; i < P * kVecs; ++i) acc[i / kVecs][i % kVecs] = _mm256_setzero_ps();
+    for (int64_t d0 = 0; d0 < head_dim; d0 += kFetchRows) {
+      const int64_t d1 = d0 + kFetchRows < head_dim ? d0 + kFetchRows : head_dim;
+      if (next.k && t0 == 0) {
+        fetch(next.k + d0 * kRowBytes, (d1 - d0) * kRowBytes);
+        fetch(next.v + d0 / kFetchRows * next.v_step, next.v_step);
       }
-      __m256 kv[kVecs];
-      for (int v = 0; v < kVecs; ++v) kv[v] = load8<T>(k, d * kBlockTok + t + v * 8);
-      for (int p = 0; p < P; ++p) {
-        const __m256 q = _mm256_broadcast_ss(pairs[p].q + d);
-        for (int v = 0; v < kVecs; ++v) acc[p][v] = _mm256_fmadd_ps(q, kv[v], acc[p][v]);
+      for (int64_t d = d0; d < d1; ++d) {
+        fma_outer<P, kVecs>(
+            acc, [&](int p) { return _mm256_broadcast_ss(pairs[p].q + d); },
+            [&](int c) { return load8<T>(k, d * kBlockTok + t0 + c * 8); });
       }
     }
-    for (int p = 0; p < P; ++p) {
-      for (int v = 0; v < kVecs; ++v) _mm256_store_ps(s + p * kBlockTok + t + v * 8, acc[p][v]);
+#pragma GCC unroll 16
+    for (int i = 0; i < P * kVecs; ++i) {
+      _mm256_store_ps(s + i / kVecs * kBlockTok + t0 + i % kVecs * 8, acc[i / kVecs][i % kVecs]);
     }
   }
 }
@@ -146,31 +188,29 @@ template <KvType T, int P>
   return rescale;
 }
 
-/// C vectors of acc from element d on (the last holding `tail` elements if tail > 0, C is 1 then):
-/// acc = acc * rescale, then acc = fma(p[t], v[t], acc) for t in [begin, end) in sequence.
+/// C vectors of acc from element d on (C = 1 and n_v - d < 8 elements if kTail): acc = acc *
+/// rescale, then acc = fma(p[t], v[t], acc) for t in [begin, end) in sequence.
 template <KvType T, int P, int C, bool kTail>
 [[gnu::always_inline]] inline void value_columns(const std::byte* v, int64_t n_v, int64_t d,
                                                  const TilePair* pairs, const float* s,
                                                  const float* rescale) {
   __m256 acc[P][C];
-  for (int p = 0; p < P; ++p) {
-    const __m256 r = _mm256_set1_ps(rescale[p]);
-    const float* from = StateView{pairs[p].state}.acc() + d;
-    for (int c = 0; c < C; ++c) acc[p][c] = _mm256_mul_ps(_mm256_load_ps(from + c * 8), r);
+#pragma GCC unroll 16
+  for (int i = 0; i < P * C; ++i) {
+    const float* from = StateView{pairs[i / C].state}.acc() + d + i % C * 8;
+    acc[i / C][i % C] = _mm256_mul_ps(_mm256_load_ps(from), _mm256_set1_ps(rescale[i / C]));
   }
   for (int64_t t = pairs[0].begin; t < pairs[0].end; ++t) {
-    __m256 row[C];
-    for (int c = 0; c < C; ++c) {
-      row[c] = kTail ? load8_tail<T>(v, t * n_v + d, n_v - d) : load8<T>(v, t * n_v + d + c * 8);
-    }
-    for (int p = 0; p < P; ++p) {
-      const __m256 w = _mm256_broadcast_ss(s + p * kBlockTok + t);
-      for (int c = 0; c < C; ++c) acc[p][c] = _mm256_fmadd_ps(w, row[c], acc[p][c]);
-    }
+    fma_outer<P, C>(
+        acc, [&](int p) { return _mm256_broadcast_ss(s + p * kBlockTok + t); },
+        [&](int c) {
+          if constexpr (kTail) return load8_tail<T>(v, t * n_v + d, n_v - d);
+          return load8<T>(v, t * n_v + d + c * 8);
+        });
   }
-  for (int p = 0; p < P; ++p) {
-    float* to = StateView{pairs[p].state}.acc() + d;
-    for (int c = 0; c < C; ++c) _mm256_store_ps(to + c * 8, acc[p][c]);
+#pragma GCC unroll 16
+  for (int i = 0; i < P * C; ++i) {
+    _mm256_store_ps(StateView{pairs[i / C].state}.acc() + d + i % C * 8, acc[i / C][i % C]);
   }
 }
 

@@ -92,8 +92,8 @@ using Q5_1 = LowBits<BlockQ5_1, 5, true, 0>;
 
 struct Q8_0 {
   using Block = BlockQ8_0;
-  static constexpr int kSubs = 1, kBits = 8, kOffset = 0;
-  static constexpr bool kHasMin = false, kSplitScale = false;
+  static constexpr int kSubs = 1, kBits = 8;
+  static constexpr bool kHasMin = false;
   static constexpr int64_t kQsAt = 16, kUnitBytes = kQsAt + 256;
 
   static void pack(const Block& b, int lane, uint8_t* unit) {
