@@ -69,7 +69,8 @@ struct LogprobTarget {
   TokenId token = 0;
 };
 
-/// Receives logits of prompt rows [logits_from, prompt.size()) in order, on the engine's thread.
+/// Receives logits of prompt rows [logits_from, prompt.size()) in order, each once, while a step is computed: on the
+/// engine's thread or one of the backend's. Must not throw.
 using LogitsCallback = std::function<void(int32_t pos, std::span<const float> logits)>;
 
 using RequestId = uint64_t;
@@ -79,8 +80,10 @@ struct Event {
   RequestId request = 0;
   int sample = 0;                      ///< which of n_samples
   enum class Kind : uint8_t { kToken, kDone } kind = Kind::kToken;
-  TokenId token = -1;                  ///< kToken
-  std::string_view text;               ///< complete characters only; may be empty, and not empty with kDone
+  TokenId token = -1;                  ///< kToken: as drawn; never an end-of-generation id that ends the text
+  /// Complete characters only, without what may be the beginning of a stop string. May be empty, and with kDone it is
+  /// what was held back. All texts of a sample together are Completion::text.
+  std::string_view text;
   std::span<const TokenLogprob> logprobs;
   StopReason stop_reason = StopReason::kNone;   ///< kDone
   const Error* error = nullptr;        ///< kDone with kError
@@ -89,7 +92,7 @@ using EventCallback = std::function<void(const Event&)>;
 
 struct Request {
   std::vector<TokenId> prompt;         ///< not empty, ids < n_vocab
-  int64_t max_tokens = -1;             ///< -1: until the context is full; 0: the prompt is only evaluated
+  int64_t max_tokens = -1;             ///< -1: until the context is full; 0: the prompt is only evaluated (kLength)
   text::SamplingParams sampling;
   std::vector<std::string> stop;       ///< strings that end the text and are not part of it
   bool ignore_eos = false;
@@ -109,15 +112,16 @@ struct Timings {
 };
 
 struct Completion {
-  std::vector<TokenId> ids;            ///< without the end-of-generation id
+  /// Without the end-of-generation id, and without tokens whose text begins at or behind the stop string's beginning.
+  std::vector<TokenId> ids;
   std::string text;
-  std::vector<TopLogprobs> logprobs;
+  std::vector<TopLogprobs> logprobs;   ///< of each of ids, from the model's own distribution (before any sampling filter)
   StopReason stop_reason = StopReason::kNone;
 };
 
 struct Response {
   std::vector<Completion> samples;     ///< n_samples of them
-  std::vector<TopLogprobs> prompt_logprobs;
+  std::vector<TopLogprobs> prompt_logprobs;  ///< [prompt.size()] or empty; entry i predicts token i + 1
   std::vector<float> target_logprobs;  ///< in the order of Request::targets
   Timings timings;
 };
@@ -139,7 +143,8 @@ class Engine {
   virtual Result<RequestId> submit(Request request) = 0;
   /// Asks a request to end; its kDone event follows with kCancelled. Unknown or finished ids are ignored. Signal-unsafe.
   virtual void cancel(RequestId id) = 0;
-  /// Waits for a request and takes its response; the error of a failed one. Once per id.
+  /// Waits for a request and takes its response; the error of a failed one. Once per id (then kNotFound). In manual mode
+  /// it runs the steps itself. Never from a callback.
   virtual Result<Response> wait(RequestId id) = 0;
   Result<Response> generate(Request request);
 
@@ -149,6 +154,7 @@ class Engine {
   virtual const model::Model& model() const = 0;
   virtual const text::Tokenizer& tokenizer() const = 0;
   virtual EngineStats stats() const = 0;
+  /// Tokens one sequence may have: n_ctx of the options, or less where the cache pool cannot hold so many.
   virtual int64_t n_ctx() const = 0;
   /// Op, shapes, types, bytes, where it runs: one line an op.
   virtual std::string dump_plan() const = 0;

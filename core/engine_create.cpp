@@ -68,7 +68,8 @@ int64_t blocks_of_window(int64_t window, const EngineOptions& o) {
   return std::min(all, ceil_div(seen, kBlockTok) + 2);
 }
 
-/// Sizes of the pools: windows have what max_seqs sequences need, full groups what is left of kv_mem_bytes.
+/// Sizes of the pools: windows have what max_seqs sequences need, full groups what is left of
+/// kv_mem_bytes.
 Result<std::vector<runtime::KvGroupConfig>> size_groups(const graph::Graph& graph,
                                                         const EngineOptions& o,
                                                         const runtime::CompileOptions& types) {
@@ -121,8 +122,7 @@ Result<std::vector<runtime::StagePlacement>> place(const graph::Graph& graph,
                       .half_end = spec.half_end});
     begin = spec.half_end;
   }
-  if (begin != n_half)
-    return make_error(kCode, "stages end at half-layer {} of {}", begin, n_half);
+  if (begin != n_half) return make_error(kCode, "stages end at half-layer {} of {}", begin, n_half);
   return stages;
 }
 
@@ -136,8 +136,7 @@ Result<EngineOptions> resolve(const EngineOptions& options, const model::Model& 
   if (o.n_batch < 1 || o.n_batch > kMax)
     return make_error(kCode, "n_batch = {} is not in 1..{}", o.n_batch, kMax);
   if (o.max_seqs < 1) return make_error(kCode, "max_seqs = {} is below 1", o.max_seqs);
-  if (o.kv_mem_bytes < 0)
-    return make_error(kCode, "kv_mem_bytes = {} is negative", o.kv_mem_bytes);
+  if (o.kv_mem_bytes < 0) return make_error(kCode, "kv_mem_bytes = {} is negative", o.kv_mem_bytes);
   o.max_seqs = static_cast<int>(std::min<int64_t>(o.max_seqs, o.n_batch));
   if (o.precise) o.type_k = o.type_v = DType::kF32;
   for (const DType type : {o.type_k, o.type_v}) {
@@ -159,16 +158,15 @@ std::string summarize(const model::Model& model, const EngineOptions& o,
     last = stage.backend;
   }
   const auto mib = [](int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024.0); };
-  return text + fmt::format(
-                    " | MiB: weights {:.1f} + mapped {:.1f}, K/V {:.1f} ({}/{}), arena {:.1f}",
-                    mib(memory.weight_bytes), mib(memory.mapped_bytes), mib(memory.kv_bytes),
-                    name_of(o.type_k), name_of(o.type_v), mib(memory.arena_bytes));
+  return text +
+         fmt::format(" | MiB: weights {:.1f} + mapped {:.1f}, K/V {:.1f} ({}/{}), arena {:.1f}",
+                     mib(memory.weight_bytes), mib(memory.mapped_bytes), mib(memory.kv_bytes),
+                     name_of(o.type_k), name_of(o.type_v), mib(memory.arena_bytes));
 }
 
 int64_t logit_rows(int64_t n_vocab) {
   constexpr int64_t kLogitBytes = int64_t{64} << 20;
-  return std::clamp<int64_t>(
-      kLogitBytes / (n_vocab * static_cast<int64_t>(sizeof(float))), 1, 64);
+  return std::clamp<int64_t>(kLogitBytes / (n_vocab * static_cast<int64_t>(sizeof(float))), 1, 64);
 }
 
 }  // namespace

@@ -25,9 +25,9 @@ EngineImpl::EngineImpl(EngineParts parts, const EngineOptions& options, const Re
       parts_(std::move(parts)),
       limits_(limits),
       cache_(cache_options(parts_, options_, limits_)),
-      scheduler_(cache_, {.n_batch = options_.n_batch,
-                          .max_seqs = options_.max_seqs,
-                          .n_ctx = limits_.n_ctx}),
+      scheduler_(
+          cache_,
+          {.n_batch = options_.n_batch, .max_seqs = options_.max_seqs, .n_ctx = limits_.n_ctx}),
       sink_(limits_.n_vocab, parts_.vocabulary->eog_ids()) {
   const auto n_group = static_cast<size_t>(cache_.n_group());
   live_stats_.blocks_total.resize(n_group);
@@ -235,7 +235,8 @@ void EngineImpl::advance(Sample& sample) {
   for (const std::unique_ptr<Sample>& each : state.samples) accept(*each);
 }
 
-/// The prompt is computed and every sample has its first token drawn. They share the prompt's blocks, or wait for a place.
+/// The prompt is computed and every sample has its first token drawn. They share the prompt's
+/// blocks, or wait for a place.
 void EngineImpl::fork_samples(RequestState& state) {
   for (size_t i = 1; i < state.samples.size(); ++i)
     scheduler_.fork(state.leader(), *state.samples[i]);

@@ -20,8 +20,8 @@
 
 namespace infer::internal {
 
-/// Requests come in through a queue under the mutex; everything else belongs to the thread that runs step(): the engine's
-/// own, or in manual mode whoever holds step_mutex_.
+/// Requests come in through a queue under the mutex; everything else belongs to the thread that
+/// runs step(): the engine's own, or in manual mode whoever holds step_mutex_.
 class EngineImpl final : public Engine {
  public:
   EngineImpl(EngineParts parts, const EngineOptions& options, const RequestLimits& limits);

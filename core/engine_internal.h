@@ -33,16 +33,17 @@ class Vocabulary {
 };
 
 struct EngineParts {
-  std::shared_ptr<const model::Model> model;     ///< may be null in tests
-  std::unique_ptr<const graph::Graph> graph;     ///< may be null in tests; outlives the executor
+  std::shared_ptr<const model::Model> model;  ///< may be null in tests
+  std::unique_ptr<const graph::Graph> graph;  ///< may be null in tests; outlives the executor
   std::unique_ptr<runtime::Executor> executor;
   std::unique_ptr<const Vocabulary> vocabulary;
-  std::vector<runtime::KvGroupConfig> groups;    ///< as the executor's pools are
+  std::vector<runtime::KvGroupConfig> groups;  ///< as the executor's pools are
   std::string summary;
 };
 
 /// Uses n_ctx, n_batch, max_seqs, prefix_cache and manual of the options.
-/// Errors: kInvalidArgument for options out of range, kOutOfMemory when the groups cannot hold one sequence.
+/// Errors: kInvalidArgument for options out of range, kOutOfMemory when the groups cannot hold one
+/// sequence.
 Result<std::unique_ptr<Engine>> create_with(EngineParts parts, const EngineOptions& options);
 
 }  // namespace infer::internal

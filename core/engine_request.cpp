@@ -9,8 +9,9 @@ namespace infer::internal {
 namespace {
 
 constexpr int kMaxSamples = 1024;
-constexpr int64_t kTextBytesPerToken = 8;        ///< room kept for the text, a bit more than tokens take
-constexpr int64_t kMaxLogprobsKept = 1 << 18;    ///< room kept for log-probabilities; beyond that they may allocate
+constexpr int64_t kTextBytesPerToken = 8;  ///< room kept for the text, a bit more than tokens take
+constexpr int64_t kMaxLogprobsKept =
+    1 << 18;  ///< room kept for log-probabilities; beyond that they may allocate
 
 template <class... Args>
 Error invalid(fmt::format_string<Args...> format, Args&&... args) {

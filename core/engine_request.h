@@ -22,27 +22,27 @@ struct Sample : runtime::Sequence {
   explicit Sample(std::vector<std::string> stops) : matcher(std::move(stops)) {}
 
   RequestState* state = nullptr;
-  std::optional<text::Sampler> sampler;   ///< absent when greedy
+  std::optional<text::Sampler> sampler;  ///< absent when greedy
   std::unique_ptr<TextDecoder> decoder;
   text::StopMatcher matcher;
-  Completion out;                         ///< its logprobs are filled at the end
-  std::vector<TokenLogprob> logprobs;     ///< of all drawn tokens, one after the other
-  std::vector<size_t> logprobs_end;       ///< per drawn token
-  std::vector<int64_t> text_begin;        ///< per id: bytes decoded before it; only with stop strings
+  Completion out;                      ///< its logprobs are filled at the end
+  std::vector<TokenLogprob> logprobs;  ///< of all drawn tokens, one after the other
+  std::vector<size_t> logprobs_end;    ///< per drawn token
+  std::vector<int64_t> text_begin;     ///< per id: bytes decoded before it; only with stop strings
   int64_t n_decoded_bytes = 0;
-  TokenId drawn = -1;                     ///< by the step that was just computed
+  TokenId drawn = -1;  ///< by the step that was just computed
   bool done = false;
 };
 
-/// A request on its way through the engine. Made by the submitting thread with room for everything that decoding will
-/// append, then touched by the engine's thread only.
+/// A request on its way through the engine. Made by the submitting thread with room for everything
+/// that decoding will append, then touched by the engine's thread only.
 struct RequestState {
   RequestId id = 0;
   Request request;
-  int64_t n_new = 0;                  ///< tokens that may be drawn at most
+  int64_t n_new = 0;  ///< tokens that may be drawn at most
   std::vector<std::unique_ptr<Sample>> samples;
-  size_t n_open = 0;                  ///< samples that are not done
-  bool forked = false;                ///< the prompt is computed, all samples have their first token
+  size_t n_open = 0;    ///< samples that are not done
+  bool forked = false;  ///< the prompt is computed, all samples have their first token
   size_t next_target = 0;
   Response response;
   std::optional<Error> error;

@@ -30,8 +30,8 @@ void StepSink::on_logits(const runtime::LogitTile& tile) {
 
 void StepSink::on_row(int32_t row, Row logits, const runtime::LogitStats& stats) {
   while (at_ < parts_.size() && row >= parts_[at_].row + parts_[at_].n_row) ++at_;
-  INFER_CHECK(at_ < parts_.size() && row >= parts_[at_].row, "logits of row {} are not of this step",
-              row);
+  INFER_CHECK(at_ < parts_.size() && row >= parts_[at_].row,
+              "logits of row {} are not of this step", row);
   const runtime::ScheduledRows& part = parts_[at_];
   auto& sample = static_cast<Sample&>(*part.sequence);
   RequestState& state = *sample.state;
@@ -71,8 +71,7 @@ void StepSink::draw(Sample& sample, Row logits, const runtime::LogitStats& stats
   }
   if (r.n_logprobs == 0) return;
   text::select_top(logits, static_cast<size_t>(r.n_logprobs), best_);
-  for (const text::Candidate& c : best_)
-    sample.logprobs.push_back({c.id, logprob(c.logit, stats)});
+  for (const text::Candidate& c : best_) sample.logprobs.push_back({c.id, logprob(c.logit, stats)});
   sample.logprobs_end.push_back(sample.logprobs.size());
 }
 

@@ -11,8 +11,9 @@
 
 namespace infer::internal {
 
-/// Takes from the logits of a step, while they last, all that somebody asked for: the next token of each sequence,
-/// log-probabilities, callbacks. Results lie in the samples and in the request's response.
+/// Takes from the logits of a step, while they last, all that somebody asked for: the next token of
+/// each sequence, log-probabilities, callbacks. Results lie in the samples and in the request's
+/// response.
 class StepSink : public runtime::LogitSink {
  public:
   StepSink(int32_t n_vocab, std::span<const TokenId> eog_ids);
@@ -33,9 +34,9 @@ class StepSink : public runtime::LogitSink {
 
   std::span<const TokenId> eog_ids_;
   std::span<const runtime::ScheduledRows> parts_;
-  size_t at_ = 0;                      ///< part of the row that comes next
+  size_t at_ = 0;  ///< part of the row that comes next
   std::vector<text::Candidate> best_;
-  std::vector<float> masked_;          ///< [n_vocab]
+  std::vector<float> masked_;  ///< [n_vocab]
 };
 
 }  // namespace infer::internal

@@ -4,8 +4,8 @@
 
 namespace infer {
 
-/// Every element type that a GGUF file can name, plus nothing else. Values are ours, not the file's ids
-/// (`quant_types.h` maps them). Which of these can be computed with is the backends' business.
+/// Every element type that a GGUF file can name, plus nothing else. Values are ours, not the file's
+/// ids (`quant_types.h` maps them). Which of these can be computed with is the backends' business.
 // clang-format off
 enum class DType : uint8_t {
   kF32, kF16, kBF16, kF64, kI8, kI16, kI32, kI64,

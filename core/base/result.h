@@ -89,7 +89,9 @@ class [[nodiscard]] Result<void> {
 
 /// `INFER_ASSIGN(auto x, f());` declares x from the value of f(), or leaves with its error.
 #define INFER_ASSIGN(decl, expr) INFER_ASSIGN_(INFER_CONCAT_(infer_result_, __LINE__), decl, expr)
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration takes no parentheses
 #define INFER_ASSIGN_(tmp, decl, expr)               \
   auto tmp = (expr);                                 \
   if (!tmp.ok()) return std::move(tmp).error();      \
   decl = std::move(tmp).value()
+// NOLINTEND(bugprone-macro-parentheses)

@@ -11,9 +11,9 @@ namespace infer::runtime {
 using NodeId = int32_t;
 inline constexpr NodeId kNoNode = -1;
 
-/// A block is in use (reference count > 0), cached (count 0, but a prefix entry names it) or blank. Cached blocks count as
-/// free: they are taken, the one released longest ago first, when no blank one is left.
-/// Threads: one at a time. Allocates nothing after construction.
+/// A block is in use (reference count > 0), cached (count 0, but a prefix entry names it) or blank.
+/// Cached blocks count as free: they are taken, the one released longest ago first, when no blank
+/// one is left. Threads: one at a time. Allocates nothing after construction.
 class BlockPool {
  public:
   /// Needs: 0 < n_block < 2^31 - 2.
@@ -46,7 +46,9 @@ class BlockPool {
     NodeId node = kNoNode;
     int32_t prev = -1, next = -1;  ///< neighbours in the list of blank or of cached blocks
   };
-  int32_t blank_list() const { return static_cast<int32_t>(n_block_); }  ///< sentinels close the two rings
+  int32_t blank_list() const {
+    return static_cast<int32_t>(n_block_);
+  }  ///< sentinels close the two rings
   int32_t cached_list() const { return static_cast<int32_t>(n_block_ + 1); }
   Block& at(int32_t i) { return blocks_[static_cast<size_t>(i)]; }
   const Block& at(int32_t i) const { return blocks_[static_cast<size_t>(i)]; }

@@ -109,24 +109,8 @@ int32_t KvCache::allocate(int group) {
 
 void KvCache::forget(int group, int32_t block) {
   const NodeId node = pool(group).node(block);
-  if (groups_[static_cast<size_t>(group)].window > 0) {  // longer prefixes do without it
-    pool(group).clear_node(block);
-    index_.clear_block(node, group);
-    return;
-  }
-  // Without a block of a full group nothing below the node can be matched any more. The references keep every node of
-  // the list until its turn, children before parents.
-  const std::span<const NodeId> nodes = index_.subtree(node);
-  for (size_t i = nodes.size(); i-- > 0;) {
-    index_.add_ref(nodes[i]);
-    for (int g = 0; g < n_group(); ++g) {
-      const int32_t b = index_.block(nodes[i], g);
-      if (b < 0) continue;
-      pool(g).clear_node(b);
-      index_.clear_block(nodes[i], g);
-    }
-  }
-  for (size_t i = nodes.size(); i-- > 0;) index_.drop_ref(nodes[i]);
+  pool(group).clear_node(block);
+  index_.clear_block(node, group);
 }
 
 /// Whether the block of slot `len` is partly filled and others see it too.
@@ -186,7 +170,8 @@ void KvCache::commit(SeqId seq, std::span<const int32_t> tokens) {
   drop_unseen(s);
 }
 
-/// Enters the blocks that became full. When the index has no room, the sequence's further blocks stay private.
+/// Enters the blocks that became full. When the index has no room, the sequence's further blocks
+/// stay private.
 void KvCache::enter(Seq& s) {
   const std::span<const int32_t> tokens = s.tokens;
   while (s.depth < s.len / kBlockTok) {
@@ -217,8 +202,8 @@ void KvCache::drop_unseen(Seq& s) {
   }
 }
 
-/// Gives back the blocks behind n_tok tokens, the last one first: what is cached of a prefix loses its end before its
-/// beginning.
+/// Gives back the blocks behind n_tok tokens, the last one first: what is cached of a prefix loses
+/// its end before its beginning.
 void KvCache::cut_tables(Seq& s, int64_t n_tok) {
   const auto n = static_cast<size_t>(ceil_div(n_tok, kBlockTok));
   for (int g = 0; g < n_group(); ++g) {

@@ -10,7 +10,8 @@
 #include "core/runtime/prefix_index.h"
 #include "core/runtime/step.h"
 
-/// Host side of the paged cache (design.md section 3, "Cache groups over paged static pools"): who owns which block.
+/// Host side of the paged cache (design.md section 3, "Cache groups over paged static pools"): who
+/// owns which block.
 namespace infer::runtime {
 
 struct KvGroupConfig {
@@ -32,9 +33,10 @@ inline constexpr SeqId kNoSeq = -1;
 int64_t blocks_needed(int64_t window, int64_t n_tok);
 
 /// Block tables, reference counts, copy on write and prefix sharing for all sequences and groups.
-/// A cached prefix holds exactly what computing it again would give, because the K and V of a token do not depend on the
-/// batch nor on the chunking (design.md section 3, "One reduction order").
-/// Threads: one at a time. Decoding allocates nothing: all tables have room for n_ctx from the start.
+/// A cached prefix holds exactly what computing it again would give, because the K and V of a token
+/// do not depend on the batch nor on the chunking (design.md section 3, "One reduction order").
+/// Threads: one at a time. Decoding allocates nothing: all tables have room for n_ctx from the
+/// start.
 class KvCache {
  public:
   explicit KvCache(const KvCacheOptions& options);
@@ -59,20 +61,21 @@ class KvCache {
   /// Blocks that the sequence holds, shared ones included.
   int64_t n_held(SeqId seq, int group) const;
 
-  /// Makes slots [len, len + n) writable: takes blocks, and appends copies of blocks that others see too. All or nothing:
-  /// false when a group has too few free blocks. Needs: len + n <= n_ctx.
+  /// Makes slots [len, len + n) writable: takes blocks, and appends copies of blocks that others
+  /// see too. All or nothing: false when a group has too few free blocks. Needs: len + n <= n_ctx.
   bool reserve(SeqId seq, int64_t n, std::vector<BlockCopy>& copies);
   /// The largest n' <= n for which reserve() would succeed.
   int64_t max_reservable(SeqId seq, int64_t n) const;
-  /// The next tokens.size() reserved slots now hold these tokens. Full blocks become shareable, blocks that no later row
-  /// sees are dropped.
+  /// The next tokens.size() reserved slots now hold these tokens. Full blocks become shareable,
+  /// blocks that no later row sees are dropped.
   void commit(SeqId seq, std::span<const int32_t> tokens);
 
-  /// Forgets the tokens from n on and returns how many are left: n, or 0 when a window group no longer has what a row at
-  /// slot n sees (the caller computes again from there).
+  /// Forgets the tokens from n on and returns how many are left: n, or 0 when a window group no
+  /// longer has what a row at slot n sees (the caller computes again from there).
   int64_t truncate(SeqId seq, int64_t n);
 
-  /// Gives an empty sequence the longest cached prefix of tokens[0, limit), whole blocks only; returns its length.
+  /// Gives an empty sequence the longest cached prefix of tokens[0, limit), whole blocks only;
+  /// returns its length.
   int64_t match_prefix(SeqId seq, std::span<const int32_t> tokens, int64_t limit);
 
  private:
@@ -97,7 +100,8 @@ class KvCache {
   const Seq& at(SeqId seq) const { return seqs_[place(seq)]; }
 
   int32_t allocate(int group);
-  /// The block loses its entry; so does all that can be reached only through it.
+  /// The block loses its entry. Entries below stay: they count again when somebody computes the
+  /// missing block.
   void forget(int group, int32_t block);
   bool shared_tail(const Seq& s, int group) const;
   void enter(Seq& s);

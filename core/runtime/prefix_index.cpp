@@ -30,7 +30,6 @@ PrefixIndex::PrefixIndex(int n_group, int64_t max_nodes) : n_group_(n_group) {
   tokens_.resize(n * static_cast<size_t>(kBlockTok));
   blocks_.resize(n * static_cast<size_t>(n_group), -1);
   buckets_.resize(std::bit_ceil(2 * n), kNoNode);
-  scratch_.reserve(n);
   for (size_t i = n; i-- > 0;) {
     nodes_[i].bucket_next = free_;
     free_ = static_cast<NodeId>(i);
@@ -65,11 +64,7 @@ NodeId PrefixIndex::insert(NodeId parent, int32_t adapter, std::span<const int32
   at(id) = Node{.parent = parent, .bucket_next = bucket, .adapter = adapter, .hash = hash};
   bucket = id;
   std::ranges::copy(tokens, tokens_.begin() + static_cast<int64_t>(id) * kBlockTok);
-  if (parent != kNoNode) {
-    at(id).next = at(parent).first_child;
-    if (at(id).next != kNoNode) at(at(id).next).prev = id;
-    at(parent).first_child = id;
-  }
+  add_ref(parent);
   ++n_node_;
   return id;
 }
@@ -101,34 +96,17 @@ void PrefixIndex::drop_ref(NodeId node) {
 }
 
 void PrefixIndex::prune(NodeId id) {
-  while (id != kNoNode && at(id).n_ref == 0 && at(id).n_block == 0 &&
-         at(id).first_child == kNoNode) {
+  while (id != kNoNode && at(id).n_ref == 0 && at(id).n_block == 0) {
     Node& node = at(id);
-    const NodeId up = node.parent;
-    if (node.next != kNoNode) at(node.next).prev = node.prev;
-    if (node.prev != kNoNode) {
-      at(node.prev).next = node.next;
-    } else if (up != kNoNode) {
-      at(up).first_child = node.next;
-    }
     NodeId* link = &buckets_[node.hash & (buckets_.size() - 1)];
     while (*link != id) link = &at(*link).bucket_next;
     *link = node.bucket_next;
     node.bucket_next = free_;
     free_ = id;
     --n_node_;
-    id = up;
+    id = node.parent;
+    if (id != kNoNode) --at(id).n_ref;
   }
-}
-
-std::span<const NodeId> PrefixIndex::subtree(NodeId node) {
-  scratch_.clear();
-  scratch_.push_back(node);
-  for (size_t i = 0; i < scratch_.size(); ++i) {  // breadth first: the list is its own queue
-    for (NodeId c = at(scratch_[i]).first_child; c != kNoNode; c = at(c).next)
-      scratch_.push_back(c);
-  }
-  return scratch_;
 }
 
 }  // namespace infer::runtime

@@ -11,10 +11,10 @@
 /// Which prefixes of tokens have blocks with their keys and values.
 namespace infer::runtime {
 
-/// A forest of full blocks of tokens: a node is the prefix that ends with its kBlockTok tokens, and names at most one
-/// physical block in each group. Lookup hashes (parent, adapter, tokens) and then compares them really.
-/// A node lives while it names a block, has children, or a sequence stands on it.
-/// Threads: one at a time. Allocates nothing after construction.
+/// A forest of full blocks of tokens: a node is the prefix that ends with its kBlockTok tokens, and
+/// names at most one physical block in each group. Lookup hashes (parent, adapter, tokens) and then
+/// compares them really. A node lives while it names a block, has children, or a sequence stands on
+/// it. Threads: one at a time. Allocates nothing after construction.
 class PrefixIndex {
  public:
   PrefixIndex(int n_group, int64_t max_nodes);
@@ -35,16 +35,15 @@ class PrefixIndex {
   void add_ref(NodeId node);
   void drop_ref(NodeId node);
 
-  /// The node and all below, parents before children. Valid until the next call.
-  std::span<const NodeId> subtree(NodeId node);
   int64_t n_node() const { return n_node_; }
 
  private:
   struct Node {
-    NodeId parent = kNoNode, first_child = kNoNode, prev = kNoNode, next = kNoNode;  ///< siblings
+    NodeId parent = kNoNode;
     NodeId bucket_next = kNoNode;  ///< also links the free nodes
     int32_t adapter = -1;
-    int32_t n_ref = 0, n_block = 0;
+    int32_t n_ref = 0;  ///< children, and sequences that stand on it
+    int32_t n_block = 0;
     uint64_t hash = 0;
   };
   Node& at(NodeId i) { return nodes_[static_cast<size_t>(i)]; }
@@ -63,10 +62,9 @@ class PrefixIndex {
   int n_group_ = 0;
   int64_t n_node_ = 0;
   std::vector<Node> nodes_;
-  std::vector<int32_t> tokens_;   ///< [max_nodes][kBlockTok]
-  std::vector<int32_t> blocks_;   ///< [max_nodes][n_group]
-  std::vector<NodeId> buckets_;   ///< a power of two
-  std::vector<NodeId> scratch_;
+  std::vector<int32_t> tokens_;  ///< [max_nodes][kBlockTok]
+  std::vector<int32_t> blocks_;  ///< [max_nodes][n_group]
+  std::vector<NodeId> buckets_;  ///< a power of two
   NodeId free_ = kNoNode;
 };
 

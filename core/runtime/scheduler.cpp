@@ -45,7 +45,7 @@ void Scheduler::add(Sequence& sequence) {
 void Scheduler::fork(Sequence& parent, Sequence& child) {
   INFER_CHECK(parent.state == Sequence::State::kRunning && child.state == Sequence::State::kIdle,
               "request {}: fork of a sequence that does not run", parent.request);
-  if (running_.size() < static_cast<size_t>(options_.max_seqs)) child.kv = cache_.fork(parent.kv);
+  child.kv = cache_.fork(parent.kv);
   if (child.kv == kNoSeq) return enqueue(child);
   child.n_matched = cache_.len(child.kv);
   insert_running(child);
@@ -68,8 +68,8 @@ void Scheduler::preempt(Sequence& s) {
   ++n_preempted_;
 }
 
-/// Makes up to n_row slots of a running sequence writable and returns how many; 0 when the sequence itself, being the
-/// youngest, had to go.
+/// Makes up to n_row slots of a running sequence writable and returns how many; 0 when the sequence
+/// itself, being the youngest, had to go.
 int64_t Scheduler::reserve(Sequence& s, int64_t n_row) {
   int64_t n = cache_.max_reservable(s.kv, n_row);
   while (n == 0) {
@@ -84,7 +84,8 @@ int64_t Scheduler::reserve(Sequence& s, int64_t n_row) {
   return n;
 }
 
-/// Goes through the running sequences from the oldest, so that whoever is preempted has no rows in this step yet.
+/// Goes through the running sequences from the oldest, so that whoever is preempted has no rows in
+/// this step yet.
 void Scheduler::take_running(int64_t n_row) {
   int64_t n_decode = std::count_if(running_.begin(), running_.end(),
                                    [&](const Sequence* s) { return n_left(*s) == 1; });
@@ -104,8 +105,8 @@ void Scheduler::take_running(int64_t n_row) {
   admit(n_row);
 }
 
-/// Whether the blocks suffice for all tokens of `s` beside what the running prefills are still going to take, with one
-/// block to spare for each running sequence.
+/// Whether the blocks suffice for all tokens of `s` beside what the running prefills are still
+/// going to take, with one block to spare for each running sequence.
 bool Scheduler::has_room(const Sequence& s) const {
   for (int g = 0; g < cache_.n_group(); ++g) {
     const auto missing = [&](const Sequence& q) {
@@ -213,8 +214,8 @@ void Scheduler::commit() {
   for (const ScheduledRows& part : scheduled_) {
     Sequence& s = *part.sequence;
     const std::span<const int32_t> tokens = s.tokens;
-    cache_.commit(s.kv, tokens.subspan(static_cast<size_t>(part.begin),
-                                       static_cast<size_t>(part.n_row)));
+    cache_.commit(s.kv,
+                  tokens.subspan(static_cast<size_t>(part.begin), static_cast<size_t>(part.n_row)));
     const int64_t end = part.begin + part.n_row;
     s.n_delivered = std::max(s.n_delivered, std::min(end, s.n_prompt));
   }

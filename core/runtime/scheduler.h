@@ -25,10 +25,10 @@ struct ScheduledRows {
   int32_t row = 0, n_row = 0;
 };
 
-/// Continuous batching (Orca, OSDI '22) over a paged cache: every sequence that decodes has one row in each step, prefills
-/// share the rows that are left, oldest first. When blocks run out, the youngest running sequence gives its blocks back and
-/// waits, to be computed again from all its tokens.
-/// Threads: one at a time. A step of decoding allocates nothing.
+/// Continuous batching (Orca, OSDI '22) over a paged cache: every sequence that decodes has one row
+/// in each step, prefills share the rows that are left, oldest first. When blocks run out, the
+/// youngest running sequence gives its blocks back and waits, to be computed again from all its
+/// tokens. Threads: one at a time. A step of decoding allocates nothing.
 class Scheduler {
  public:
   /// `cache` outlives the scheduler.
@@ -36,8 +36,8 @@ class Scheduler {
 
   /// Queues an idle sequence by its age. It stays in place until finish().
   void add(Sequence& sequence);
-  /// Lets `child`, whose tokens begin with all computed ones of the running `parent`, share the parent's blocks and run; it
-  /// is queued when no place is free.
+  /// Lets `child`, whose tokens begin with all computed ones of the running `parent`, share the
+  /// parent's blocks and run; it is queued when no place is free.
   void fork(Sequence& parent, Sequence& child);
   /// Takes a sequence out wherever it is, and gives its blocks back.
   void finish(Sequence& sequence);

@@ -9,20 +9,24 @@
 
 namespace infer::runtime {
 
-/// One sequence of tokens as the scheduler sees it; owned by whoever made it, who keeps it in place while it is scheduled.
+/// One sequence of tokens as the scheduler sees it; owned by whoever made it, who keeps it in place
+/// while it is scheduled.
 struct Sequence {
   uint64_t request = 0;  ///< age: a smaller (request, sample) is older
   int32_t sample = 0;
   int32_t adapter = -1;
-  /// Prompt, then what was drawn. With room for all tokens to come, so that decoding allocates nothing.
+  /// Prompt, then what was drawn. With room for all tokens to come, so that decoding allocates
+  /// nothing.
   std::vector<int32_t> tokens;
   int64_t n_prompt = 0;
   bool want_last = true;  ///< logits of the last token's row: the next token is drawn from them
 
-  /// Prompt rows whose logits somebody wants: those in want_rows (ascending) and all from want_from on.
+  /// Prompt rows whose logits somebody wants: those in want_rows (ascending) and all from want_from
+  /// on.
   std::vector<int32_t> want_rows;
   int64_t want_from = std::numeric_limits<int64_t>::max();
-  int64_t n_delivered = 0;  ///< prompt rows whose logits were delivered, if wanted; they need no second time
+  int64_t n_delivered =
+      0;  ///< prompt rows whose logits were delivered, if wanted; they need no second time
 
   enum class State : uint8_t { kIdle, kWaiting, kRunning } state = State::kIdle;
   SeqId kv = kNoSeq;      ///< while running
@@ -41,7 +45,8 @@ struct Sequence {
   int64_t first_wanted_prompt_row() const {
     constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
     const auto it = std::lower_bound(want_rows.begin(), want_rows.end(), n_delivered);
-    const int64_t row = std::min(it == want_rows.end() ? kNone : *it, std::max(want_from, n_delivered));
+    const int64_t row =
+        std::min(it == want_rows.end() ? kNone : *it, std::max(want_from, n_delivered));
     return row < n_prompt ? row : kNone;
   }
 };

@@ -26,12 +26,15 @@ float extreme(std::span<const float> x) {
   return best;
 }
 
-uint8_t level(float v, int top) { return static_cast<uint8_t>(std::clamp(static_cast<int>(std::floor(v)), 0, top)); }
+uint8_t level(float v, int top) {
+  return static_cast<uint8_t>(std::clamp(static_cast<int>(std::floor(v)), 0, top));
+}
 
 void encode_block(In32 x, BlockQ8_0& b) {
   const float d = std::fabs(extreme(x)) / 127.0f;
   b.d = f16_from_f32(d);
-  for (size_t i = 0; i < x.size(); ++i) b.qs[i] = static_cast<int8_t>(std::round(x[i] * inverse(d)));
+  for (size_t i = 0; i < x.size(); ++i)
+    b.qs[i] = static_cast<int8_t>(std::round(x[i] * inverse(d)));
 }
 
 void encode_block(In32 x, BlockQ4_0& b) {
@@ -62,7 +65,8 @@ void pack5(const std::array<uint8_t, kBlock32>& q, uint8_t* qh, uint8_t* qs) {
   uint32_t high = 0;
   for (size_t i = 0; i < 16; ++i) {
     qs[i] = static_cast<uint8_t>((q[i] & 15) | (q[i + 16] & 15) << 4);
-    high |= static_cast<uint32_t>(q[i] >> 4) << i | static_cast<uint32_t>(q[i + 16] >> 4) << (i + 16);
+    high |= static_cast<uint32_t>(q[i] >> 4) << i | static_cast<uint32_t>(q[i + 16] >> 4)
+                                                        << (i + 16);
   }
   std::memcpy(qh, &high, sizeof(high));
 }
@@ -113,7 +117,8 @@ KLevels k_levels(In256 x, int top) {
     mn[g] = level(low[g] * inverse(dmin) + 0.5f, 63);
     const float step = inverse(d * static_cast<float>(sc[g]));
     const float base = dmin * static_cast<float>(mn[g]);
-    for (size_t i = g * 32; i < (g + 1) * 32; ++i) out.q[i] = level((x[i] + base) * step + 0.5f, top);
+    for (size_t i = g * 32; i < (g + 1) * 32; ++i)
+      out.q[i] = level((x[i] + base) * step + 0.5f, top);
   }
   for (size_t j = 0; j < 4; ++j) {
     out.scales[j] = static_cast<uint8_t>(sc[j] | (sc[j + 4] >> 4) << 6);
@@ -129,7 +134,8 @@ void encode_block(In256 x, BlockQ4_K& b) {
   b.dmin = k.dmin;
   std::copy(k.scales.begin(), k.scales.end(), b.scales);
   for (size_t p = 0; p < 4; ++p) {
-    for (size_t l = 0; l < 32; ++l) b.qs[p * 32 + l] = static_cast<uint8_t>(k.q[p * 64 + l] | k.q[p * 64 + 32 + l] << 4);
+    for (size_t l = 0; l < 32; ++l)
+      b.qs[p * 32 + l] = static_cast<uint8_t>(k.q[p * 64 + l] | k.q[p * 64 + 32 + l] << 4);
   }
 }
 
@@ -156,7 +162,8 @@ void encode_block(In256 x, BlockQ6_K& b) {
   const float d = f32_from_f16(b.d);
   std::array<uint8_t, kBlock256> q{};
   for (size_t g = 0; g < 16; ++g) {
-    b.scales[g] = static_cast<int8_t>(std::clamp(std::round(scale[g] * inverse(d)), -128.0f, 127.0f));
+    b.scales[g] =
+        static_cast<int8_t>(std::clamp(std::round(scale[g] * inverse(d)), -128.0f, 127.0f));
     const float step = inverse(d * static_cast<float>(b.scales[g]));
     for (size_t i = g * 16; i < (g + 1) * 16; ++i) q[i] = level(x[i] * step + 32.5f, 63);
   }
@@ -165,7 +172,8 @@ void encode_block(In256 x, BlockQ6_K& b) {
     for (size_t l = 0; l < 32; ++l) {
       b.ql[half * 64 + l] = static_cast<uint8_t>((s[l] & 15) | (s[l + 64] & 15) << 4);
       b.ql[half * 64 + 32 + l] = static_cast<uint8_t>((s[l + 32] & 15) | (s[l + 96] & 15) << 4);
-      b.qh[half * 32 + l] = static_cast<uint8_t>(s[l] >> 4 | (s[l + 32] >> 4) << 2 | (s[l + 64] >> 4) << 4 | (s[l + 96] >> 4) << 6);
+      b.qh[half * 32 + l] = static_cast<uint8_t>(s[l] >> 4 | (s[l + 32] >> 4) << 2 |
+                                                 (s[l + 64] >> 4) << 4 | (s[l + 96] >> 4) << 6);
     }
   }
 }
@@ -194,8 +202,9 @@ std::vector<std::byte> encode_halves(std::span<const float> x, uint16_t (*conver
 }  // namespace
 
 bool can_encode(DType type) {
-  constexpr std::array kKnown{DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
-                              DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+  constexpr std::array kKnown{DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
+                              DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
+                              DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
   return std::find(kKnown.begin(), kKnown.end(), type) != kKnown.end();
 }
 
@@ -205,17 +214,28 @@ std::vector<std::byte> encode(DType type, std::span<const float> x) {
       const auto bytes = std::as_bytes(x);
       return {bytes.begin(), bytes.end()};
     }
-    case DType::kF16: return encode_halves(x, [](float f) { return f16_from_f32(f); });
-    case DType::kBF16: return encode_halves(x, [](float f) { return bf16_from_f32(f); });
-    case DType::kQ8_0: return encode_blocks<BlockQ8_0, kBlock32>(x);
-    case DType::kQ4_0: return encode_blocks<BlockQ4_0, kBlock32>(x);
-    case DType::kQ4_1: return encode_blocks<BlockQ4_1, kBlock32>(x);
-    case DType::kQ5_0: return encode_blocks<BlockQ5_0, kBlock32>(x);
-    case DType::kQ5_1: return encode_blocks<BlockQ5_1, kBlock32>(x);
-    case DType::kQ4_K: return encode_blocks<BlockQ4_K, kBlock256>(x);
-    case DType::kQ5_K: return encode_blocks<BlockQ5_K, kBlock256>(x);
-    case DType::kQ6_K: return encode_blocks<BlockQ6_K, kBlock256>(x);
-    default: INFER_CHECK(false, "no test encoder for type {}", static_cast<int>(type));
+    case DType::kF16:
+      return encode_halves(x, [](float f) { return f16_from_f32(f); });
+    case DType::kBF16:
+      return encode_halves(x, [](float f) { return bf16_from_f32(f); });
+    case DType::kQ8_0:
+      return encode_blocks<BlockQ8_0, kBlock32>(x);
+    case DType::kQ4_0:
+      return encode_blocks<BlockQ4_0, kBlock32>(x);
+    case DType::kQ4_1:
+      return encode_blocks<BlockQ4_1, kBlock32>(x);
+    case DType::kQ5_0:
+      return encode_blocks<BlockQ5_0, kBlock32>(x);
+    case DType::kQ5_1:
+      return encode_blocks<BlockQ5_1, kBlock32>(x);
+    case DType::kQ4_K:
+      return encode_blocks<BlockQ4_K, kBlock256>(x);
+    case DType::kQ5_K:
+      return encode_blocks<BlockQ5_K, kBlock256>(x);
+    case DType::kQ6_K:
+      return encode_blocks<BlockQ6_K, kBlock256>(x);
+    default:
+      INFER_CHECK(false, "no test encoder for type {}", static_cast<int>(type));
   }
 }
 

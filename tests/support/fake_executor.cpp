@@ -145,7 +145,8 @@ void FakeExecutor::check_shape(const runtime::Step& step) {
     if (next ? row.seq != seq + 1 : row.slot != step.rows[i - 1].slot + 1)
       pools_.report(fmt::format("row {}: seq {} slot {} is out of order", i, row.seq, row.slot));
     if (row.token < 0 || row.token >= options_.n_vocab || row.pos != row.slot)
-      pools_.report(fmt::format("row {}: token {} pos {} slot {}", i, row.token, row.pos, row.slot));
+      pools_.report(
+          fmt::format("row {}: token {} pos {} slot {}", i, row.token, row.pos, row.slot));
     seq = row.seq;
   }
   if (seq + 1 != step.n_seq) pools_.report(fmt::format("{} of {} sequences", seq + 1, step.n_seq));
@@ -186,9 +187,8 @@ Result<runtime::Ticket> FakeExecutor::submit(const runtime::Step& step, runtime:
   check_shape(step);
   const std::vector<uint64_t> prefixes = pools_.write(step);
   pools_.check_visible(step, prefixes);
-  failed_ = std::ranges::any_of(step.rows, [&](const runtime::Row& row) {
-    return row.token == options_.poison;
-  });
+  failed_ = std::ranges::any_of(
+      step.rows, [&](const runtime::Row& row) { return row.token == options_.poison; });
   if (!failed_) give_logits(step, prefixes, *sink);
   return ++ticket_;
 }

@@ -11,16 +11,18 @@
 #include "core/runtime/executor.h"
 #include "core/runtime/kv_cache.h"
 
-/// A model without arithmetic for tests of the cache, the scheduler and the engine: the logits after a token are a pure
-/// function of all tokens up to it.
+/// A model without arithmetic for tests of the cache, the scheduler and the engine: the logits
+/// after a token are a pure function of all tokens up to it.
 namespace infer::test {
 
-/// Identifies a prefix: the hash after `token` at `pos`, given the hash before it (0 at the beginning).
+/// Identifies a prefix: the hash after `token` at `pos`, given the hash before it (0 at the
+/// beginning).
 uint64_t extend_prefix(uint64_t hash, int32_t token, int64_t pos);
 /// Logits in [-6, 6] with ties and a few -inf. One token of `rare` is drawn now and then only.
 void fake_logits(uint64_t prefix, std::span<const TokenId> rare, std::span<float> logits);
 
-/// Physical blocks of all groups that remember whose token they hold. Checks what a backend would silently compute with.
+/// Physical blocks of all groups that remember whose token they hold. Checks what a backend would
+/// silently compute with.
 class ShadowPools {
  public:
   explicit ShadowPools(std::vector<runtime::KvGroupConfig> groups);
@@ -80,7 +82,8 @@ class FakeExecutor final : public runtime::Executor {
   int64_t max_rows_seen_ = 0, n_copies_seen_ = 0;
 };
 
-/// Token i is a letter, or a few; some have no text, the text of one comes with the next token only.
+/// Token i is a letter, or a few; some have no text, the text of one comes with the next token
+/// only.
 class FakeVocabulary final : public internal::Vocabulary {
  public:
   FakeVocabulary(int32_t n_vocab, std::vector<TokenId> eog);

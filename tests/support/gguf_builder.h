@@ -52,8 +52,8 @@ struct GgufBuilder {
   uint32_t version = 3;
   std::optional<uint64_t> n_tensors{};
   std::optional<uint64_t> n_kv{};
-  uint32_t alignment =
-      32;  ///< what data is laid out with; general.alignment is the caller's to set
+  /// What data is laid out with; general.alignment is the caller's to set.
+  uint32_t alignment = 32;
   std::vector<Kv> kvs;
   std::vector<Tensor> tensors;
 

@@ -99,12 +99,14 @@ void GgufImage::erase(std::string_view key) {
 }
 
 const GgufValue* GgufImage::find(std::string_view key) const {
-  const auto it = std::find_if(kvs.begin(), kvs.end(), [&](const auto& kv) { return kv.first == key; });
+  const auto it =
+      std::find_if(kvs.begin(), kvs.end(), [&](const auto& kv) { return kv.first == key; });
   return it == kvs.end() ? nullptr : &it->second;
 }
 
 GgufTensor* GgufImage::find_tensor(std::string_view name) {
-  const auto it = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
+  const auto it =
+      std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
   return it == tensors.end() ? nullptr : &*it;
 }
 
@@ -138,9 +140,11 @@ std::vector<std::byte> GgufImage::serialize() const {
 Result<void> GgufImage::write(const std::filesystem::path& path) const {
   const std::vector<std::byte> bytes = serialize();
   std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  out.write(reinterpret_cast<const char*>(bytes.data()),
+            static_cast<std::streamsize>(bytes.size()));
   out.close();
-  if (!out) return make_error(ErrorCode::kIo, "{}: cannot write {} bytes", path.string(), bytes.size());
+  if (!out)
+    return make_error(ErrorCode::kIo, "{}: cannot write {} bytes", path.string(), bytes.size());
   return {};
 }
 

@@ -11,8 +11,8 @@
 #include "core/base/dtype.h"
 #include "core/base/result.h"
 
-/// A GGUF file as plain data, for tests that make models and spoil them. Serialised by code of its own, so that tests of
-/// models do not stand on the project's writer.
+/// A GGUF file as plain data, for tests that make models and spoil them. Serialised by code of its
+/// own, so that tests of models do not stand on the project's writer.
 namespace infer::test {
 
 // clang-format off

@@ -13,7 +13,8 @@ namespace infer::test {
 inline Result<nlohmann::json> read_json(const std::filesystem::path& path) {
   INFER_ASSIGN(const std::vector<std::byte> bytes, read_file(path));
   const auto* text = reinterpret_cast<const char*>(bytes.data());
-  nlohmann::json root = nlohmann::json::parse(text, text + bytes.size(), nullptr, /*allow_exceptions=*/false);
+  nlohmann::json root =
+      nlohmann::json::parse(text, text + bytes.size(), nullptr, /*allow_exceptions=*/false);
   if (root.is_discarded()) return make_error(ErrorCode::kCorrupt, "{}: not JSON", path.string());
   return root;
 }

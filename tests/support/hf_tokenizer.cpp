@@ -22,7 +22,8 @@ constexpr int32_t kControl = 3;
 constexpr int32_t kUserDefined = 4;
 constexpr int32_t kUnused = 5;
 
-/// Protocol buffers' wire format, as much of it as a ModelProto needs. Every read fails softly at the end.
+/// Protocol buffers' wire format, as much of it as a ModelProto needs. Every read fails softly at
+/// the end.
 class ProtoReader {
  public:
   explicit ProtoReader(std::span<const std::byte> bytes) : rest_(bytes) {}
@@ -46,13 +47,16 @@ class ProtoReader {
         field.varint = *v;
         return field;
       }
-      case 1: return with_bytes(field, 8);
+      case 1:
+        return with_bytes(field, 8);
       case 2: {
         const auto n = varint();
         return n ? with_bytes(field, *n) : std::nullopt;
       }
-      case 5: return with_bytes(field, 4);
-      default: return std::nullopt;
+      case 5:
+        return with_bytes(field, 4);
+      default:
+        return std::nullopt;
     }
   }
 
@@ -107,31 +111,37 @@ Result<void> convert_bpe(const std::filesystem::path& path, int64_t n_vocab, Ggu
   INFER_ASSIGN(const Json root, read_json(path));
   const Json& model = root.value("model", Json::object());
   const Json pre = root.value("pre_tokenizer", Json::object());
-  if (model.value("type", "") != "BPE" || !pre.is_object() || pre.value("type", "") != "ByteLevel" ||
-      !pre.value("use_regex", false)) {
-    return make_error(ErrorCode::kUnsupported, "{}: only byte-level BPE with GPT-2's expression is known here", path.string());
+  if (model.value("type", "") != "BPE" || !pre.is_object() ||
+      pre.value("type", "") != "ByteLevel" || !pre.value("use_regex", false)) {
+    return make_error(ErrorCode::kUnsupported,
+                      "{}: only byte-level BPE with GPT-2's expression is known here",
+                      path.string());
   }
   std::vector<std::string> tokens(static_cast<size_t>(n_vocab));
   std::vector<int32_t> types(tokens.size(), kUnused);
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = padding_name(i);
   const auto place = [&](const std::string& text, int64_t id, int32_t type) -> Result<void> {
     if (id < 0 || id >= n_vocab) {
-      return make_error(ErrorCode::kCorrupt, "{}: token id {} of a vocabulary of {}", path.string(), id, n_vocab);
+      return make_error(ErrorCode::kCorrupt, "{}: token id {} of a vocabulary of {}", path.string(),
+                        id, n_vocab);
     }
     tokens[static_cast<size_t>(id)] = text;
     types[static_cast<size_t>(id)] = type;
     return {};
   };
   const Json vocab = model.value("vocab", Json::object());
-  for (const auto& [text, id] : vocab.items()) INFER_TRY(place(text, id.is_number() ? id.get<int64_t>() : -1, kNormal));
+  for (const auto& [text, id] : vocab.items())
+    INFER_TRY(place(text, id.is_number() ? id.get<int64_t>() : -1, kNormal));
   const Json added = root.value("added_tokens", Json::array());
   for (const Json& t : added) {
-    INFER_TRY(place(t.value("content", ""), t.value("id", int64_t{-1}), t.value("special", false) ? kControl : kUserDefined));
+    INFER_TRY(place(t.value("content", ""), t.value("id", int64_t{-1}),
+                    t.value("special", false) ? kControl : kUserDefined));
   }
   std::vector<std::string> merges;
   const Json pairs = model.value("merges", Json::array());
   for (const Json& m : pairs) {
-    merges.push_back(m.is_string() ? m.get<std::string>() : m.at(0).get<std::string>() + " " + m.at(1).get<std::string>());
+    merges.push_back(m.is_string() ? m.get<std::string>()
+                                   : m.at(0).get<std::string>() + " " + m.at(1).get<std::string>());
   }
   out.set("tokenizer.ggml.model", std::string("gpt2"));
   out.set("tokenizer.ggml.pre", std::string("gpt-2"));
@@ -150,7 +160,8 @@ Result<SentencePieces> read_sentencepiece(const std::filesystem::path& path) {
   while (!reader.at_end()) {
     const auto field = reader.next();
     if (!field || (field->number == 1 && !read_piece(field->data, out))) {
-      return make_error(ErrorCode::kCorrupt, "{}: not a SentencePiece model (piece {})", path.string(), out.pieces.size());
+      return make_error(ErrorCode::kCorrupt, "{}: not a SentencePiece model (piece {})",
+                        path.string(), out.pieces.size());
     }
   }
   return out;
@@ -170,11 +181,13 @@ void write_sentencepiece(SentencePieces pieces, int64_t n_vocab, GgufImage& out)
   out.set("tokenizer.ggml.unknown_token_id", uint32_t{0});
 }
 
-Result<void> convert_tokenizer(const std::filesystem::path& folder, int64_t n_vocab, GgufImage& out) {
+Result<void> convert_tokenizer(const std::filesystem::path& folder, int64_t n_vocab,
+                               GgufImage& out) {
   if (std::filesystem::exists(folder / "tokenizer.model")) {
     INFER_ASSIGN(SentencePieces pieces, read_sentencepiece(folder / "tokenizer.model"));
     if (pieces.pieces.size() > static_cast<size_t>(n_vocab)) {
-      return make_error(ErrorCode::kCorrupt, "{}: {} pieces for a vocabulary of {}", folder.string(), pieces.pieces.size(), n_vocab);
+      return make_error(ErrorCode::kCorrupt, "{}: {} pieces for a vocabulary of {}",
+                        folder.string(), pieces.pieces.size(), n_vocab);
     }
     write_sentencepiece(std::move(pieces), n_vocab, out);
   } else {
@@ -183,7 +196,8 @@ Result<void> convert_tokenizer(const std::filesystem::path& folder, int64_t n_vo
   if (!std::filesystem::exists(folder / "tokenizer_config.json")) return {};
   INFER_ASSIGN(const Json config, read_json(folder / "tokenizer_config.json"));
   for (const char* key : {"add_bos_token", "add_eos_token"}) {
-    if (config.contains(key) && config[key].is_boolean()) out.set(std::string("tokenizer.ggml.") + key, config[key].get<bool>());
+    if (config.contains(key) && config[key].is_boolean())
+      out.set(std::string("tokenizer.ggml.") + key, config[key].get<bool>());
   }
   return {};
 }

@@ -14,16 +14,20 @@ namespace infer::test {
 struct SentencePieces {
   std::vector<std::string> pieces;
   std::vector<float> scores;
-  std::vector<int32_t> types;   ///< GGUF's numbers, which are SentencePiece's
+  std::vector<int32_t> types;  ///< GGUF's numbers, which are SentencePiece's
 };
 
-/// Reads a SentencePiece ModelProto's pieces (field 1: 1 = piece, 2 = score, 3 = type). Errors: kCorrupt.
+/// Reads a SentencePiece ModelProto's pieces (field 1: 1 = piece, 2 = score, 3 = type). Errors:
+/// kCorrupt.
 Result<SentencePieces> read_sentencepiece(const std::filesystem::path& path);
-/// model "llama", pre "default"; ids n..n_vocab-1 become unused paddings as llama.cpp's converter names them.
+/// model "llama", pre "default"; ids n..n_vocab-1 become unused paddings as llama.cpp's converter
+/// names them.
 void write_sentencepiece(SentencePieces pieces, int64_t n_vocab, GgufImage& out);
 
 /// tokenizer.model or tokenizer.json of `folder`, and add_bos/add_eos of tokenizer_config.json.
-/// Errors: kUnsupported for a tokenizer that is neither SentencePiece nor byte-level BPE of GPT-2's form.
-Result<void> convert_tokenizer(const std::filesystem::path& folder, int64_t n_vocab, GgufImage& out);
+/// Errors: kUnsupported for a tokenizer that is neither SentencePiece nor byte-level BPE of GPT-2's
+/// form.
+Result<void> convert_tokenizer(const std::filesystem::path& folder, int64_t n_vocab,
+                               GgufImage& out);
 
 }  // namespace infer::test

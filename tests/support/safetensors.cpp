@@ -42,10 +42,13 @@ Result<SafeTensor> parse_entry(const std::string& path, const std::string& name,
   const auto bad = [&](std::string_view what) {
     return make_error(ErrorCode::kCorrupt, "{}: tensor '{}': {}", path, name, what);
   };
-  if (!entry.is_object() || !entry.contains("dtype") || !entry["dtype"].is_string()) return bad("no dtype");
+  if (!entry.is_object() || !entry.contains("dtype") || !entry["dtype"].is_string())
+    return bad("no dtype");
   const auto type_name = entry["dtype"].get<std::string>();
-  const auto* row = std::find_if(kTypes.begin(), kTypes.end(), [&](const TypeRow& r) { return r.name == type_name; });
-  if (row == kTypes.end()) return make_error(ErrorCode::kUnsupported, "{}: tensor '{}': dtype {}", path, name, type_name);
+  const auto* row = std::find_if(kTypes.begin(), kTypes.end(),
+                                 [&](const TypeRow& r) { return r.name == type_name; });
+  if (row == kTypes.end())
+    return make_error(ErrorCode::kUnsupported, "{}: tensor '{}': dtype {}", path, name, type_name);
 
   SafeTensor t;
   t.name = name;
@@ -53,13 +56,15 @@ Result<SafeTensor> parse_entry(const std::string& path, const std::string& name,
   std::optional<int64_t> n_bytes = row->bytes;
   if (!entry.contains("shape") || !entry["shape"].is_array()) return bad("no shape");
   for (const Json& d : entry["shape"]) {
-    if (!d.is_number_unsigned() || d.get<uint64_t>() > uint64_t{INT64_MAX}) return bad("bad shape " + entry["shape"].dump());
+    if (!d.is_number_unsigned() || d.get<uint64_t>() > uint64_t{INT64_MAX})
+      return bad("bad shape " + entry["shape"].dump());
     t.shape.push_back(d.get<int64_t>());
     n_bytes = checked_mul<int64_t>(*n_bytes, t.shape.back());
     if (!n_bytes) return bad("size overflows");
   }
   const Json range = entry.value("data_offsets", Json::array());
-  if (!range.is_array() || range.size() != 2 || !range[0].is_number_unsigned() || !range[1].is_number_unsigned()) {
+  if (!range.is_array() || range.size() != 2 || !range[0].is_number_unsigned() ||
+      !range[1].is_number_unsigned()) {
     return bad("bad data_offsets " + range.dump());
   }
   const auto begin = range[0].get<uint64_t>();
@@ -96,14 +101,17 @@ Result<SafeTensors> SafeTensors::open(const std::filesystem::path& path) {
   INFER_ASSIGN(file.bytes_, read_file(path));
   const std::span<const std::byte> bytes(file.bytes_);
   uint64_t header_bytes = 0;
-  if (bytes.size() < sizeof(header_bytes)) return make_error(ErrorCode::kCorrupt, "{}: no header", file.path_);
+  if (bytes.size() < sizeof(header_bytes))
+    return make_error(ErrorCode::kCorrupt, "{}: no header", file.path_);
   std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
   if (header_bytes > bytes.size() - sizeof(header_bytes)) {
-    return make_error(ErrorCode::kCorrupt, "{}: header of {} bytes in a file of {}", file.path_, header_bytes, bytes.size());
+    return make_error(ErrorCode::kCorrupt, "{}: header of {} bytes in a file of {}", file.path_,
+                      header_bytes, bytes.size());
   }
   const auto* text = reinterpret_cast<const char*>(bytes.data() + sizeof(header_bytes));
   const Json header = Json::parse(text, text + header_bytes, nullptr, /*allow_exceptions=*/false);
-  if (!header.is_object()) return make_error(ErrorCode::kCorrupt, "{}: header is not a JSON object", file.path_);
+  if (!header.is_object())
+    return make_error(ErrorCode::kCorrupt, "{}: header is not a JSON object", file.path_);
   const auto data = bytes.subspan(sizeof(header_bytes) + header_bytes);
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") continue;
@@ -116,7 +124,8 @@ Result<SafeTensors> SafeTensors::open(const std::filesystem::path& path) {
 }
 
 const SafeTensor* SafeTensors::find(std::string_view name) const {
-  const auto it = std::find_if(tensors_.begin(), tensors_.end(), [&](const SafeTensor& t) { return t.name == name; });
+  const auto it = std::find_if(tensors_.begin(), tensors_.end(),
+                               [&](const SafeTensor& t) { return t.name == name; });
   return it == tensors_.end() ? nullptr : &*it;
 }
 
@@ -127,10 +136,17 @@ Result<std::vector<float>> SafeTensors::floats(std::string_view name) const {
   for (size_t i = 0; i < out.size(); ++i) {
     const auto at = static_cast<int64_t>(i);
     switch (t->type) {
-      case SafeType::kF32: out[i] = load_at<float>(t->data.data(), at); break;
-      case SafeType::kF16: out[i] = f32_from_f16(load_at<uint16_t>(t->data.data(), at)); break;
-      case SafeType::kBF16: out[i] = f32_from_bf16(load_at<uint16_t>(t->data.data(), at)); break;
-      default: return make_error(ErrorCode::kUnsupported, "{}: tensor '{}' holds integers", path_, name);
+      case SafeType::kF32:
+        out[i] = load_at<float>(t->data.data(), at);
+        break;
+      case SafeType::kF16:
+        out[i] = f32_from_f16(load_at<uint16_t>(t->data.data(), at));
+        break;
+      case SafeType::kBF16:
+        out[i] = f32_from_bf16(load_at<uint16_t>(t->data.data(), at));
+        break;
+      default:
+        return make_error(ErrorCode::kUnsupported, "{}: tensor '{}' holds integers", path_, name);
     }
   }
   return out;
@@ -143,9 +159,14 @@ Result<std::vector<int64_t>> SafeTensors::ints(std::string_view name) const {
   for (size_t i = 0; i < out.size(); ++i) {
     const auto at = static_cast<int64_t>(i);
     switch (t->type) {
-      case SafeType::kI32: out[i] = load_at<int32_t>(t->data.data(), at); break;
-      case SafeType::kI64: out[i] = load_at<int64_t>(t->data.data(), at); break;
-      default: return make_error(ErrorCode::kUnsupported, "{}: tensor '{}' holds floats", path_, name);
+      case SafeType::kI32:
+        out[i] = load_at<int32_t>(t->data.data(), at);
+        break;
+      case SafeType::kI64:
+        out[i] = load_at<int64_t>(t->data.data(), at);
+        break;
+      default:
+        return make_error(ErrorCode::kUnsupported, "{}: tensor '{}' holds floats", path_, name);
     }
   }
   return out;

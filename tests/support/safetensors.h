@@ -10,7 +10,8 @@
 
 #include "core/base/result.h"
 
-/// Reading one .safetensors file: u64 header length, JSON header, data. Source: the safetensors format description.
+/// Reading one .safetensors file: u64 header length, JSON header, data. Source: the safetensors
+/// format description.
 namespace infer::test {
 
 enum class SafeType : uint8_t { kF32, kF16, kBF16, kI32, kI64 };
@@ -26,7 +27,8 @@ struct SafeTensor {
 
 class SafeTensors {
  public:
-  /// Errors: kIo, kCorrupt, kUnsupported (a dtype not in SafeType); one line naming file and tensor.
+  /// Errors: kIo, kCorrupt, kUnsupported (a dtype not in SafeType); one line naming file and
+  /// tensor.
   static Result<SafeTensors> open(const std::filesystem::path& path);
   SafeTensors(SafeTensors&&) = default;
   SafeTensors& operator=(SafeTensors&&) = default;
@@ -40,7 +42,7 @@ class SafeTensors {
  private:
   SafeTensors() = default;
   std::string path_;
-  std::vector<std::byte> bytes_;   // what the tensors point into
+  std::vector<std::byte> bytes_;  // what the tensors point into
   std::vector<SafeTensor> tensors_;
 };
 

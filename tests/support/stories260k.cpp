@@ -24,7 +24,8 @@ class Cutter {
 
   /// One tensor a layer: array [n_layer][shape].
   void layers(const char* name, int32_t n_layer, std::vector<int64_t> shape) {
-    for (int32_t il = 0; il < n_layer; ++il) one("blk." + std::to_string(il) + "." + name + ".weight", shape);
+    for (int32_t il = 0; il < n_layer; ++il)
+      one("blk." + std::to_string(il) + "." + name + ".weight", shape);
   }
   void one(std::string name, std::vector<int64_t> shape) {
     size_t n_bytes = sizeof(float);
@@ -34,7 +35,8 @@ class Cutter {
       return;
     }
     const auto bytes = rest_.first(n_bytes);
-    out_.tensors.push_back({std::move(name), DType::kF32, std::move(shape), {bytes.begin(), bytes.end()}});
+    out_.tensors.push_back(
+        {std::move(name), DType::kF32, std::move(shape), {bytes.begin(), bytes.end()}});
     rest_ = rest_.subspan(n_bytes);
   }
   bool ok() const { return ok_; }
@@ -68,11 +70,13 @@ Result<GgufImage> convert_stories260k(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "stories260K.bin";
   INFER_ASSIGN(const std::vector<std::byte> bytes, read_file(path));
   Header h{};
-  if (bytes.size() < sizeof(h)) return make_error(ErrorCode::kCorrupt, "{}: no header", path.string());
+  if (bytes.size() < sizeof(h))
+    return make_error(ErrorCode::kCorrupt, "{}: no header", path.string());
   std::memcpy(&h, bytes.data(), sizeof(h));
   constexpr int32_t kTop = 1 << 16;
   for (const int32_t v : {h.n_embd, h.n_ff, h.n_layer, h.n_head, h.n_kv_head, h.n_vocab, h.n_ctx}) {
-    if (v < 1 || v > kTop) return make_error(ErrorCode::kCorrupt, "{}: {} in the header", path.string(), v);
+    if (v < 1 || v > kTop)
+      return make_error(ErrorCode::kCorrupt, "{}: {} in the header", path.string(), v);
   }
   const int64_t n_embd = h.n_embd;
   const int64_t n_ff = h.n_ff;
@@ -97,9 +101,11 @@ Result<GgufImage> convert_stories260k(const std::filesystem::path& folder) {
   cut.layers("ffn_down", h.n_layer, {n_ff, n_embd});
   cut.layers("ffn_up", h.n_layer, {n_embd, n_ff});
   cut.one("output_norm.weight", {n_embd});
-  const size_t rope_bytes = static_cast<size_t>(h.n_ctx) * static_cast<size_t>(n_embd / h.n_head) * sizeof(float);
+  const size_t rope_bytes =
+      static_cast<size_t>(h.n_ctx) * static_cast<size_t>(n_embd / h.n_head) * sizeof(float);
   if (!cut.ok() || cut.rest_bytes() != rope_bytes) {
-    return make_error(ErrorCode::kCorrupt, "{}: {} bytes do not fit its header", path.string(), bytes.size());
+    return make_error(ErrorCode::kCorrupt, "{}: {} bytes do not fit its header", path.string(),
+                      bytes.size());
   }
   return out;
 }

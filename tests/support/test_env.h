@@ -3,7 +3,8 @@
 #include <cstdlib>
 #include <filesystem>
 
-/// Where tests find what is not in the repository. Tests run in the source root and skip, by name, what is absent.
+/// Where tests find what is not in the repository. Tests run in the source root and skip, by name,
+/// what is absent.
 namespace infer::test {
 
 /// Shared reference data: $INFER_SHARED, or "../shared" beside the source root.

@@ -367,7 +367,8 @@ TEST(GgufHostileMemory, AsManyKeysAndTensorsAsAllowed) {
   b.set<uint32_t>("general.alignment", 1);
   for (int i = 0; i < 65535; ++i) b.kvs.push_back({std::to_string(i), 0, Bytes(1)});
   for (int i = 0; i < 131072; ++i) b.tensors.push_back({std::to_string(i), 24, {1}, Bytes(1)});
-  const auto result = parse(b.bytes());
+  const Bytes bytes = b.bytes();
+  const auto result = parse(bytes);
   ASSERT_TRUE(result.ok()) << result.error().message;
   EXPECT_NE((*result)->find_tensor("131071"), nullptr);
   EXPECT_LT(AllocCounter::peak_bytes(), 32 << 20);

@@ -287,6 +287,9 @@ TEST_F(GgufShards, SplitsBySizeAndKeepsLargeTensorsWhole) {
   ASSERT_OK(n);
   EXPECT_EQ(*n, 4);  // 32 + 32, 160, 448, 32
   ASSERT_OK(Reader::open(path("s-00001-of-00004.gguf")));
+  const auto each = gguf::write_split(**file, path("e"), {.max_bytes = 1});
+  ASSERT_OK(each);
+  EXPECT_EQ(*each, 5);  // no file without a tensor, not even the first
 }
 
 TEST_F(GgufShards, AnotherShardNamesTheFirst) {

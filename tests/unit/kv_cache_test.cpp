@@ -175,21 +175,24 @@ TEST(KvCache, CachedBlocksAreTakenOldestFirstAndFromTheEnd) {
   const SeqId other = cache.create();
   EXPECT_EQ(cache.match_prefix(other, a, 64), 32);
   cache.release(other);
-  feed(cache, seq, count_up(60, 3000));  // two more: the end of b, touched less recently, then its beginning
+  feed(cache, seq,
+       count_up(60, 3000));  // two more: the end of b, touched less recently, then its beginning
   const SeqId third = cache.create();
   EXPECT_EQ(cache.match_prefix(third, b, 64), 0);
   EXPECT_EQ(cache.match_prefix(third, a, 64), 32);
 }
 
 TEST(KvCache, WindowGroupLimitsTheMatch) {
-  KvCache cache(KvCacheOptions{.groups = {{.window = 0, .n_block = 16}, {.window = 40, .n_block = 3}},
-                               .max_seqs = 2,
-                               .n_ctx = 512});
+  KvCache cache(
+      KvCacheOptions{.groups = {{.window = 0, .n_block = 16}, {.window = 40, .n_block = 3}},
+                     .max_seqs = 2,
+                     .n_ctx = 512});
   SeqId seq = cache.create();
   const std::vector<int32_t> tokens = count_up(160);
   for (size_t i = 0; i < tokens.size(); i += 16)
-    feed(cache, seq, {tokens.begin() + static_cast<ptrdiff_t>(i),
-                      tokens.begin() + static_cast<ptrdiff_t>(i + 16)});
+    feed(cache, seq,
+         {tokens.begin() + static_cast<ptrdiff_t>(i),
+          tokens.begin() + static_cast<ptrdiff_t>(i + 16)});
   cache.release(seq);
   seq = cache.create();
   EXPECT_EQ(cache.match_prefix(seq, tokens, 100), 0);  // the window's blocks 0..1 were taken again
@@ -214,8 +217,8 @@ TEST(KvCache, WritingIntoACutBlockForgetsItsEntry) {
   EXPECT_EQ(cache.match_prefix(third, changed, 64), 64);
 }
 
-/// Everything that a random sequence of calls must keep true, against physical blocks that remember who wrote them and a
-/// model that has nothing but lists of tokens.
+/// Everything that a random sequence of calls must keep true, against physical blocks that remember
+/// who wrote them and a model that has nothing but lists of tokens.
 class KvCacheFuzz : public testing::TestWithParam<uint32_t> {
  protected:
   struct Shadow {
@@ -238,7 +241,8 @@ class KvCacheFuzz : public testing::TestWithParam<uint32_t> {
     const int64_t kind = pick(0, 3);
     const int64_t per_seq = ceil_div(options_.n_ctx, kBlockTok);
     if (kind != 1) options_.groups.push_back({.n_block = pick(per_seq, 3 * per_seq)});
-    if (kind != 0) options_.groups.push_back({.window = pick(1, 120), .n_block = pick(per_seq, 3 * per_seq)});
+    if (kind != 0)
+      options_.groups.push_back({.window = pick(1, 120), .n_block = pick(per_seq, 3 * per_seq)});
     if (kind == 3) options_.groups.push_back({.n_block = pick(per_seq, 2 * per_seq)});
     cache_.emplace(options_);
     live_.clear();
