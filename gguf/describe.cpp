@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "gguf/cursor.h"
+
 namespace infer::gguf {
 namespace {
 
@@ -65,10 +67,8 @@ std::string describe(const Value& value) {
       return fmt::format("f32 {}", static_cast<float>(*value.as_float()));
     case ValueType::kF64:
       return fmt::format("f64 {}", *value.as_float());
-    case ValueType::kU64: {
-      const Result<int64_t> v = value.as_int();
-      return v.ok() ? fmt::format("u64 {}", *v) : std::string("u64 of 2^63 or more");
-    }
+    case ValueType::kU64:
+      return fmt::format("u64 {}", load_le<uint64_t>(value.raw().data()));
     default:
       return fmt::format("{} {}", name_of(value.type()), *value.as_int());
   }

@@ -12,7 +12,7 @@
 #include "core/base/tensor_view.h"
 
 /// Reading GGUF v2 and v3 (little endian). Source: the GGUF specification; limits of our own are
-/// named in reader.cpp.
+/// named in parse.h.
 namespace infer::gguf {
 
 // clang-format off
@@ -53,11 +53,11 @@ class Value {
   ValueType type_ = ValueType::kU8;
   ValueType elem_ = ValueType::kU8;
   int64_t n_ = 1;
-  const std::byte* data_ =
-      nullptr;  // first byte of the scalar, of the string's text or of element 0; unaligned
+  // First byte of the scalar, of the string's text or of element 0; unaligned.
+  const std::byte* data_ = nullptr;
   int64_t n_bytes_ = 0;  // from data_ to the end of the value
-  std::vector<uint64_t>
-      marks_;  // string arrays: byte position (from data_) of every kMarkStep-th element
+  // String arrays: byte position (from data_) of every kMarkStep-th element.
+  std::vector<uint64_t> marks_;
 };
 
 /// Every TensorView of a Reader starts at a multiple of this many bytes, whatever the file's
@@ -71,8 +71,8 @@ struct KeyValue {
 
 struct TensorInfo {
   std::string_view name;
-  TensorView
-      view;  ///< data checked to lie inside the file; its address is a multiple of kTensorAlign
+  /// Its data is checked to lie inside the file, and starts at a multiple of kTensorAlign.
+  TensorView view;
   int64_t offset = 0;  ///< from the start of the data section of its file
   int shard = 0;       ///< which file of a split model
   int n_dims = 1;

@@ -28,8 +28,8 @@ Result<std::string> split_prefix(const std::string& path, int64_t no, int64_t co
 
 struct SplitOptions {
   int64_t max_tensors = 0;  ///< in one file; 0: no limit
-  int64_t max_bytes =
-      0;  ///< of padded tensor data in one file, unless one tensor alone is larger; 0: no limit
+  /// Of padded tensor data in one file, unless one tensor alone is larger; 0: no limit.
+  int64_t max_bytes = 0;
 };
 
 /// Writes the model in files `<prefix>-0000I-of-0000N.gguf` and gives N. Errors: those of Writer.

@@ -48,8 +48,7 @@ constexpr ValueType value_type_of() {
 }
 /// bool is left out of arrays of fixed type: std::vector<bool> has no bytes (use add_bools).
 template <class T>
-concept FixedValue = std::is_arithmetic_v<T> && value_type_of<T>()
-!= ValueType::kArray;
+concept FixedValue = std::is_arithmetic_v<T> &&(value_type_of<T>() != ValueType::kArray);
 
 /// Writes one file. It appears under its name only with finish(); until then, and for ever when
 /// anything fails or the Writer is destroyed, there is a temporary file beside it at most, and the

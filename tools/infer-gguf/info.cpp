@@ -1,12 +1,14 @@
-#include "info.h"
+#include "tools/infer-gguf/info.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "core/base/quant_types.h"
+#include "gguf/cursor.h"
 #include "gguf/describe.h"
 #include "gguf/keys.h"
 
@@ -60,6 +62,13 @@ std::string shape_text(const TensorInfo& t) {
   return out + "]";
 }
 
+/// int_at stops at 2^63.
+uint64_t u64_at(const Value& v, int64_t i) {
+  constexpr size_t kHead = sizeof(uint32_t) + sizeof(uint64_t);  // element type and count
+  return gguf::load_le<uint64_t>(v.raw().data() + kHead +
+                                 static_cast<size_t>(i) * sizeof(uint64_t));
+}
+
 std::string element_text(const Value& v, int64_t i) {
   switch (v.elem_type()) {
     case ValueType::kString:
@@ -74,10 +83,10 @@ std::string element_text(const Value& v, int64_t i) {
       const Result<Value> inner = v.array_at(i);
       return inner.ok() ? gguf::describe(*inner) : "?";
     }
-    default: {
-      const Result<int64_t> n = v.int_at(i);
-      return n.ok() ? fmt::format("{}", *n) : ">= 2^63";
-    }
+    case ValueType::kU64:
+      return fmt::format("{}", u64_at(v, i));
+    default:
+      return fmt::format("{}", *v.int_at(i));
   }
 }
 
@@ -101,10 +110,10 @@ ordered_json scalar_json(const Value& v) {
       return static_cast<float>(*v.as_float());
     case ValueType::kF64:
       return *v.as_float();
-    default: {
-      const Result<int64_t> i = v.as_int();
-      return i.ok() ? ordered_json(*i) : ordered_json(gguf::describe(v));
-    }
+    case ValueType::kU64:
+      return gguf::load_le<uint64_t>(v.raw().data());
+    default:
+      return *v.as_int();
   }
 }
 
@@ -127,10 +136,11 @@ ordered_json array_json(const Value& v) {
       case ValueType::kArray:
         out.push_back(array_json(*v.array_at(i)));
         break;
-      default: {
-        const Result<int64_t> n = v.int_at(i);
-        out.push_back(n.ok() ? ordered_json(*n) : ordered_json("u64 of 2^63 or more"));
-      }
+      case ValueType::kU64:
+        out.push_back(u64_at(v, i));
+        break;
+      default:
+        out.push_back(*v.int_at(i));
     }
   }
   return out;

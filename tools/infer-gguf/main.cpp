@@ -14,7 +14,7 @@
 #include "gguf/describe.h"
 #include "gguf/reader.h"
 #include "gguf/split.h"
-#include "info.h"
+#include "tools/infer-gguf/info.h"
 
 namespace infer::tools {
 namespace {
@@ -167,7 +167,9 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return infer::tools::run(argc, argv);
+    const int code = infer::tools::run(argc, argv);
+    if (std::fflush(stdout) != 0) return infer::tools::fail("cannot write to stdout");
+    return code;
   } catch (const std::exception& e) {
     return infer::tools::fail(e.what());
   }
