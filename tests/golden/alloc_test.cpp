@@ -20,7 +20,9 @@ std::atomic<int64_t> g_n_alloc{0};
 
 void* counted(size_t n, size_t align) {
   g_n_alloc.fetch_add(1, std::memory_order_relaxed);
-  void* p = align <= alignof(std::max_align_t) ? std::malloc(n) : std::aligned_alloc(align, (n + align - 1) / align * align);
+  void* p = align <= alignof(std::max_align_t)
+                ? std::malloc(n)
+                : std::aligned_alloc(align, (n + align - 1) / align * align);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
@@ -57,10 +59,12 @@ int64_t allocations(const std::shared_ptr<const model::Model>& model, const Deco
   options.n_ctx = 128;
   options.max_seqs = d.n_seq;
   options.manual = true;
-  const EngineBox engine = must(EngineBox::create(model, options, {.isa = "", .n_threads = d.n_threads}));
+  const EngineBox engine =
+      must(EngineBox::create(model, options, {.isa = "", .n_threads = d.n_threads}));
   int64_t n_event = 0;
   for (int i = 0; i < d.n_seq; ++i) {
-    Request request{.prompt = std::vector<TokenId>(static_cast<size_t>(5 + i), 4 + i), .max_tokens = 110};
+    Request request =
+        make_request(std::vector<TokenId>(static_cast<size_t>(5 + i), 4 + i), 110, {});
     request.sampling.temp = d.temp;
     request.sampling.seed = static_cast<uint64_t>(i);
     request.ignore_eos = true;

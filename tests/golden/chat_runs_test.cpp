@@ -10,7 +10,8 @@
 #include "tests/support/model_fixture.h"
 #include "tests/support/test_env.h"
 
-/// The demo question in the model's chat form, 100 times: no broken text, no loops, and nearly all end by themselves.
+/// The demo question in the model's chat form, 100 times: no broken text, no loops, and nearly all
+/// end by themselves.
 namespace infer::test {
 namespace {
 
@@ -18,7 +19,11 @@ namespace {
 bool is_clean_utf8(std::string_view s) {
   for (size_t i = 0; i < s.size();) {
     const auto lead = static_cast<uint8_t>(s[i]);
-    const size_t n = lead < 0x80 ? 1 : lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+    const size_t n = lead < 0x80                   ? 1
+                     : lead >= 0xc2 && lead < 0xe0 ? 2
+                     : lead >= 0xe0 && lead < 0xf0 ? 3
+                     : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                   : 0;
     if (n == 0 || i + n > s.size()) return false;
     uint32_t cp = n == 1 ? lead : lead & (0x7fu >> n);
     for (size_t j = 1; j < n; ++j) {
@@ -26,7 +31,9 @@ bool is_clean_utf8(std::string_view s) {
       if ((c & 0xc0) != 0x80) return false;
       cp = cp << 6 | (c & 0x3f);
     }
-    if ((n == 3 && cp < 0x800) || (n == 4 && (cp < 0x10000 || cp > 0x10ffff)) || (cp >= 0xd800 && cp < 0xe000)) return false;
+    if ((n == 3 && cp < 0x800) || (n == 4 && (cp < 0x10000 || cp > 0x10ffff)) ||
+        (cp >= 0xd800 && cp < 0xe000))
+      return false;
     if (cp == 0xfffd) return false;
     i += n;
   }
@@ -45,7 +52,8 @@ int longest_run(const std::vector<TokenId>& ids) {
 
 TEST(ChatRuns, CleanUtf8IsStrict) {
   EXPECT_TRUE(is_clean_utf8("plain, \xc3\xa9, \xe2\x82\xac, \xf0\x9f\x98\x80"));
-  for (const char* bad : {"\x80", "\xc3", "\xc0\xaf", "\xe2\x82", "\xed\xa0\x80", "\xf4\x90\x80\x80", "a\xef\xbf\xbd"}) {
+  for (const char* bad : {"\x80", "\xc3", "\xc0\xaf", "\xe2\x82", "\xed\xa0\x80",
+                          "\xf4\x90\x80\x80", "a\xef\xbf\xbd"}) {
     EXPECT_FALSE(is_clean_utf8(bad));
   }
 }
@@ -66,7 +74,7 @@ TEST(ChatRuns, HundredSeeds) {
   const int n_run = scaled(100, 4);
   std::vector<RequestId> requests;
   for (int seed = 1; seed <= n_run; ++seed) {
-    Request request{.prompt = ids, .max_tokens = 400};
+    Request request = make_request(ids, 400, {});
     request.sampling.temp = 0.7f;
     request.sampling.seed = static_cast<uint64_t>(seed);
     requests.push_back(must(engine->submit(std::move(request))));

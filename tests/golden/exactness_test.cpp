@@ -16,22 +16,27 @@ namespace infer::test {
 namespace {
 
 struct Variant {
-  const char* checkpoint;   ///< a folder of golden/hf, or "stories260K"
+  const char* checkpoint;  ///< a folder of golden/hf, or "stories260K"
   DType type;
   bool precise = false;
 };
 
-// Every weight type the CPU computes, every kind of cache group, two modes. llama-kquant has rows of 256.
+// Every weight type the CPU computes, every kind of cache group, two modes. llama-kquant has rows
+// of 256.
 constexpr Variant kVariants[] = {
-    {"llama", DType::kF32},           {"llama-yarn", DType::kF16},       {"gemma3", DType::kBF16},
-    {"mistral-swa", DType::kF32, true}, {"llama-tied-bpe", DType::kQ8_0}, {"mistral-swa", DType::kQ4_0},
-    {"gemma3", DType::kQ8_0},         {"llama-kquant", DType::kQ4_1},    {"llama-kquant", DType::kQ5_0},
-    {"llama-kquant", DType::kQ5_1},   {"llama-kquant", DType::kQ4_K},    {"llama-kquant", DType::kQ5_K},
-    {"llama-kquant", DType::kQ6_K},   {"llama-kquant", DType::kQ4_K, true}, {"stories260K", DType::kF32},
+    {"llama", DType::kF32},           {"llama-yarn", DType::kF16},
+    {"gemma3", DType::kBF16},         {"mistral-swa", DType::kF32, true},
+    {"llama-tied-bpe", DType::kQ8_0}, {"mistral-swa", DType::kQ4_0},
+    {"gemma3", DType::kQ8_0},         {"llama-kquant", DType::kQ4_1},
+    {"llama-kquant", DType::kQ5_0},   {"llama-kquant", DType::kQ5_1},
+    {"llama-kquant", DType::kQ4_K},   {"llama-kquant", DType::kQ5_K},
+    {"llama-kquant", DType::kQ6_K},   {"llama-kquant", DType::kQ4_K, true},
+    {"stories260K", DType::kF32},
 };
 
 std::string label_of(const Variant& v) {
-  return std::string(v.checkpoint) + "_" + std::string(name_of(v.type)) + (v.precise ? "_precise" : "");
+  return std::string(v.checkpoint) + "_" + std::string(name_of(v.type)) +
+         (v.precise ? "_precise" : "");
 }
 
 /// The checkpoint with a longer context, so that sequences cross a span of 512 slots.
@@ -48,42 +53,60 @@ class Exactness : public ::testing::TestWithParam<std::tuple<Variant, std::strin
 TEST_P(Exactness, RandomSchedules) {
   if (!has_shared()) GTEST_SKIP() << "no shared data (INFER_SHARED)";
   const auto& [variant, isa] = GetParam();
-  ScheduleConfig config{.label = label_of(variant), .model = model_for(variant), .isa = isa, .options = {}, .n_logprobs = 512};
+  ScheduleConfig config{.label = label_of(variant),
+                        .model = model_for(variant),
+                        .isa = isa,
+                        .options = {},
+                        .n_logprobs = 512};
   config.options.precise = variant.precise;
   if (variant.precise) config.options.type_k = config.options.type_v = DType::kF32;
   config.options.n_ctx = std::min<int64_t>(1024, config.model->hparams().n_ctx_train);
-  std::vector<std::vector<TokenId>> prompts = family_prompts(static_cast<int32_t>(config.model->hparams().n_vocab), 7);
-  std::erase_if(prompts, [&](const auto& p) { return static_cast<int64_t>(p.size()) + 64 > config.options.n_ctx; });
+  std::vector<std::vector<TokenId>> prompts =
+      family_prompts(static_cast<int32_t>(config.model->hparams().n_vocab), 7);
+  std::erase_if(prompts, [&](const auto& p) {
+    return static_cast<int64_t>(p.size()) + 64 > config.options.n_ctx;
+  });
 
   const ScheduleRunner runner(config, prompts, /*seed=*/11);
   // 15 variants: 900 schedules at the best level, 150 at the generic one.
-  const int n_schedule = isa == "generic" ? scaled(10, 1) : scaled(60, 3);
+  const int n_schedule = isa == isa_levels().back() ? scaled(60, 3) : scaled(10, 1);
   ScheduleStats all;
-  for (int i = 0; i < n_schedule && !HasFailure(); ++i) all += runner.run(static_cast<uint64_t>(1000 + i));
-  fmt::print("[ measured ] {} {}: {} schedules, {} requests ({} forked, {} cancelled), {} rows compared, {} preemptions, {} cached tokens\n",
-             config.label, isa, n_schedule, all.n_request, all.n_forked, all.n_cancelled, all.n_row_compared, all.n_preempted,
-             all.n_cached_tok);
+  uint64_t first_seed = 1000;  // each variant has schedules of its own
+  for (const char c : config.label) first_seed = first_seed * 31 + static_cast<unsigned char>(c);
+  for (int i = 0; i < n_schedule && !HasFailure(); ++i)
+    all += runner.run(first_seed + static_cast<uint64_t>(i));
+  fmt::print(
+      "[ measured ] {} {}: {} schedules, {} requests ({} forked, {} cancelled), {} rows compared, "
+      "{} preemptions, {} cached tokens\n",
+      config.label, isa, n_schedule, all.n_request, all.n_forked, all.n_cancelled,
+      all.n_row_compared, all.n_preempted, all.n_cached_tok);
   EXPECT_GT(all.n_row_compared, 0);
-  if (n_schedule >= 60) {
+  if (n_schedule >= 60 && !HasFailure()) {
     // The schedules must have met what they are for.
-    EXPECT_GT(all.n_preempted, 0);
+    const bool has_full_group = kv_bytes_per_tok(*config.model, config.options) > 0;
+    EXPECT_TRUE(all.n_preempted > 0 || !has_full_group);
     EXPECT_GT(all.n_cached_tok, 0);
     EXPECT_GT(all.n_forked, 0);
     EXPECT_GT(all.n_cancelled, 0);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiny, Exactness, ::testing::Combine(::testing::ValuesIn(kVariants), ::testing::ValuesIn(isa_levels())),
-                         [](const auto& info) {
-                           std::string label = label_of(std::get<0>(info.param)) + "_" + std::get<1>(info.param);
+INSTANTIATE_TEST_SUITE_P(Tiny, Exactness,
+                         ::testing::Combine(::testing::ValuesIn(kVariants),
+                                            ::testing::ValuesIn(isa_levels())),
+                         [](const auto& p) {
+                           std::string label =
+                               label_of(std::get<0>(p.param)) + "_" + std::get<1>(p.param);
                            std::replace(label.begin(), label.end(), '-', '_');
                            return label;
                          });
 
 TEST(ExactnessSmolLm2, RandomSchedules) {
   const auto path = models_dir() / "smollm2-135m-instruct-q4_1.gguf";
-  if (!has_shared() || !std::filesystem::exists(path)) GTEST_SKIP() << "no demo model (INFER_MODELS) or no shared data";
-  ScheduleConfig config{.label = "smollm2", .model = model_of(path), .isa = "", .options = {}, .n_logprobs = 64};
+  if (!has_shared() || !std::filesystem::exists(path))
+    GTEST_SKIP() << "no demo model (INFER_MODELS) or no shared data";
+  ScheduleConfig config{
+      .label = "smollm2", .model = model_of(path), .isa = "", .options = {}, .n_logprobs = 64};
   config.options.n_ctx = 1024;
   std::vector<std::vector<TokenId>> prompts;
   const auto texts = must(read_json(shared_dir() / "golden/smollm2/prompts.json"));
@@ -99,9 +122,11 @@ TEST(ExactnessSmolLm2, RandomSchedules) {
 
   const ScheduleRunner runner(config, prompts, /*seed=*/3);
   ScheduleStats all;
-  for (int i = 0; i < scaled(20, 2) && !HasFailure(); ++i) all += runner.run(static_cast<uint64_t>(500 + i));
-  fmt::print("[ measured ] smollm2: {} requests, {} rows compared, {} preemptions, {} cached tokens\n", all.n_request,
-             all.n_row_compared, all.n_preempted, all.n_cached_tok);
+  for (int i = 0; i < scaled(20, 2) && !HasFailure(); ++i)
+    all += runner.run(static_cast<uint64_t>(500 + i));
+  fmt::print(
+      "[ measured ] smollm2: {} requests, {} rows compared, {} preemptions, {} cached tokens\n",
+      all.n_request, all.n_row_compared, all.n_preempted, all.n_cached_tok);
   EXPECT_GT(all.n_row_compared, 0);
 }
 

@@ -12,24 +12,28 @@
 #include "tests/support/safetensors.h"
 #include "tests/support/test_env.h"
 
-/// Tiny checkpoints with random weights against the logits that `transformers` computed for them in float32.
+/// Tiny checkpoints with random weights against the logits that `transformers` computed for them in
+/// float32.
 namespace infer::test {
 namespace {
 
-constexpr std::array kCheckpoints{"llama",      "llama-tied-bpe", "llama3-rope", "llama-linear-rope",
-                                  "llama-yarn", "mistral-swa",    "gemma3"};
+constexpr std::array kCheckpoints{
+    "llama",      "llama-tied-bpe", "llama3-rope", "llama-linear-rope",
+    "llama-yarn", "mistral-swa",    "gemma3"};
 
 struct Expected {
   std::vector<TokenId> ids, greedy;
-  std::vector<float> logits;   ///< [ids.size(), n_vocab]
+  std::vector<float> logits;  ///< [ids.size(), n_vocab]
   double std_dev = 0.0;
 };
 
 std::vector<TokenId> token_ids(const std::vector<int64_t>& x) { return {x.begin(), x.end()}; }
 
 Expected expected_of(const std::string& name) {
-  const auto file = must(SafeTensors::open(shared_dir() / "golden/hf" / name / "expected.safetensors"));
-  Expected e{token_ids(must(file.ints("input_ids"))), token_ids(must(file.ints("greedy"))), must(file.floats("logits"))};
+  const auto file =
+      must(SafeTensors::open(shared_dir() / "golden/hf" / name / "expected.safetensors"));
+  Expected e{token_ids(must(file.ints("input_ids"))), token_ids(must(file.ints("greedy"))),
+             must(file.floats("logits"))};
   double sum = 0.0;
   double squares = 0.0;
   for (const float v : e.logits) {
@@ -62,7 +66,8 @@ class Parity : public ::testing::TestWithParam<std::tuple<const char*, std::stri
   std::string name() const { return std::get<0>(GetParam()); }
   /// `plan` receives the engine's dump_plan().
   Evaluation run(const EngineOptions& options, std::string* plan = nullptr) const {
-    const EngineBox engine = must(EngineBox::create(model_, options, {.isa = std::get<1>(GetParam()), .n_threads = 2}));
+    const EngineBox engine =
+        must(EngineBox::create(model_, options, {.isa = std::get<1>(GetParam()), .n_threads = 2}));
     if (plan != nullptr) *plan = engine->dump_plan();
     return evaluate(*engine, expected_.ids, static_cast<int64_t>(expected_.greedy.size()));
   }
@@ -73,7 +78,8 @@ class Parity : public ::testing::TestWithParam<std::tuple<const char*, std::stri
 TEST_P(Parity, LogitsAndGreedyIdsOfTransformers) {
   const Evaluation got = run(precise_options());
   const double ratio = max_diff(got.logits, expected_.logits) / expected_.std_dev;
-  fmt::print("[ measured ] {} {}: max |dlogit| = {:.3g} std\n", name(), std::get<1>(GetParam()), ratio);
+  fmt::print("[ measured ] {} {}: max |dlogit| = {:.3g} std\n", name(), std::get<1>(GetParam()),
+             ratio);
   EXPECT_TRUE(ratio < 1e-3) << ratio;
   EXPECT_EQ(got.response.samples.at(0).ids, expected_.greedy);
 }
@@ -85,9 +91,11 @@ TEST_P(Parity, UnfusedIsTheSame) {
   const Evaluation fused = run(options, &fused_plan);
   options.unfused = true;
   const Evaluation unfused = run(options, &unfused_plan);
-  EXPECT_GT(std::count(unfused_plan.begin(), unfused_plan.end(), '\n'), std::count(fused_plan.begin(), fused_plan.end(), '\n'));
+  EXPECT_GT(std::count(unfused_plan.begin(), unfused_plan.end(), '\n'),
+            std::count(fused_plan.begin(), fused_plan.end(), '\n'));
   const double ratio = max_diff(fused.logits, unfused.logits) / expected_.std_dev;
-  fmt::print("[ measured ] {} {}: fused - unfused = {:.3g} std\n", name(), std::get<1>(GetParam()), ratio);
+  fmt::print("[ measured ] {} {}: fused - unfused = {:.3g} std\n", name(), std::get<1>(GetParam()),
+             ratio);
   EXPECT_TRUE(ratio < 1e-4) << ratio;
   EXPECT_TRUE(max_diff(unfused.logits, expected_.logits) < 1e-3 * expected_.std_dev);
   EXPECT_EQ(unfused.response.samples.at(0).ids, expected_.greedy);
@@ -100,7 +108,9 @@ TEST_P(Parity, ThreeStagesAreBitEqualToOne) {
   const Evaluation one = run(options, &one_plan);
   const auto n_half = static_cast<int>(must(model_->build_graph({})).halves.size());
   // Borders inside a layer (after a mixer) and between layers.
-  options.stages = {{.backend = 0, .half_end = 2}, {.backend = 0, .half_end = n_half / 2 + 1}, {.backend = 0, .half_end = n_half}};
+  options.stages = {{.backend = 0, .half_end = 2},
+                    {.backend = 0, .half_end = n_half / 2 + 1},
+                    {.backend = 0, .half_end = n_half}};
   const Evaluation three = run(options, &three_plan);
   EXPECT_NE(one_plan, three_plan);
   ASSERT_EQ(one.logits.size(), three.logits.size());
@@ -108,9 +118,12 @@ TEST_P(Parity, ThreeStagesAreBitEqualToOne) {
   EXPECT_EQ(one.response.samples.at(0).ids, three.response.samples.at(0).ids);
 }
 
-INSTANTIATE_TEST_SUITE_P(Hf, Parity, ::testing::Combine(::testing::ValuesIn(kCheckpoints), ::testing::ValuesIn(isa_levels())),
-                         [](const auto& info) {
-                           std::string label = std::string(std::get<0>(info.param)) + "_" + std::get<1>(info.param);
+INSTANTIATE_TEST_SUITE_P(Hf, Parity,
+                         ::testing::Combine(::testing::ValuesIn(kCheckpoints),
+                                            ::testing::ValuesIn(isa_levels())),
+                         [](const auto& p) {
+                           std::string label =
+                               std::string(std::get<0>(p.param)) + "_" + std::get<1>(p.param);
                            std::replace(label.begin(), label.end(), '-', '_');
                            return label;
                          });

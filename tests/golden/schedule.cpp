@@ -9,8 +9,6 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "core/base/quant_types.h"
-
 namespace infer::test {
 namespace {
 
@@ -26,7 +24,8 @@ bool same_bits(const std::vector<TopLogprobs>& a, const std::vector<TopLogprobs>
   if (a.size() < n || b.size() < n) return false;
   for (size_t i = 0; i < n; ++i) {
     if (a[i].size() != b[i].size()) return false;
-    if (std::memcmp(a[i].data(), b[i].data(), a[i].size() * sizeof(TokenLogprob)) != 0) return false;
+    if (std::memcmp(a[i].data(), b[i].data(), a[i].size() * sizeof(TokenLogprob)) != 0)
+      return false;
   }
   return true;
 }
@@ -34,16 +33,6 @@ bool same_bits(const std::vector<TopLogprobs>& a, const std::vector<TopLogprobs>
 template <class T>
 bool is_prefix(const T& part, const T& whole) {
   return part.size() <= whole.size() && std::equal(part.begin(), part.end(), whole.begin());
-}
-
-int64_t kv_bytes_per_tok(const model::Model& model, const EngineOptions& options) {
-  const auto size_of = [](DType type) { return *row_bytes(type, 1); };
-  int64_t n_bytes = 0;
-  const graph::Graph graph = must(model.build_graph({}));
-  for (const graph::CacheLayer& layer : graph.cache_layers) {
-    n_bytes += layer.n_kv_head * (layer.head_dim * size_of(options.type_k) + layer.head_dim_v * size_of(options.type_v));
-  }
-  return n_bytes;
 }
 
 }  // namespace
@@ -77,12 +66,13 @@ struct ScheduleRunner::Ticket {
   bool wants_logprobs = false;
   bool wants_rows = false;
   int32_t rows_from = 0;
-  std::vector<std::pair<int32_t, uint64_t>> rows;   ///< position, hash
-  int64_t submit_at = 0;                            ///< step
-  int64_t cancel_at = -1;                           ///< step
+  std::vector<std::pair<int32_t, uint64_t>> rows;  ///< position, hash
+  int64_t submit_at = 0;                           ///< step
+  int64_t cancel_at = -1;                          ///< step
 };
 
-ScheduleRunner::ScheduleRunner(ScheduleConfig config, const std::vector<std::vector<TokenId>>& prompts, uint64_t seed)
+ScheduleRunner::ScheduleRunner(ScheduleConfig config,
+                               const std::vector<std::vector<TokenId>>& prompts, uint64_t seed)
     : config_(std::move(config)) {
   std::mt19937_64 rng(seed);
   EngineOptions options = config_.options;
@@ -90,21 +80,22 @@ ScheduleRunner::ScheduleRunner(ScheduleConfig config, const std::vector<std::vec
   options.prefix_cache = false;
   options.n_batch = 512;
   options.max_seqs = 1;
-  bytes_per_tok_ = kv_bytes_per_tok(*config_.model, options);
-  const EngineBox engine = must(EngineBox::create(config_.model, options, {.isa = config_.isa, .n_threads = 1}));
+  const EngineBox engine =
+      must(EngineBox::create(config_.model, options, {.isa = config_.isa, .n_threads = 1}));
   for (const std::vector<TokenId>& prompt : prompts) {
     Probe probe;
     probe.prompt = prompt;
     probe.max_tokens = draw(rng, 1, kMaxNewTokens);
     probe.sampling.temp = chance(rng, 0.3) ? 0.0f : 1.0f;
     probe.sampling.seed = rng();
-    longest_tok_ = std::max(longest_tok_, static_cast<int64_t>(prompt.size()) + probe.max_tokens);
     for (int i = 0; i < kMaxSamples; ++i) {
-      Request request{.prompt = prompt, .max_tokens = probe.max_tokens, .sampling = probe.sampling};
+      Request request = make_request(prompt, probe.max_tokens, probe.sampling);
       request.sampling.seed += static_cast<uint64_t>(i);
       request.n_logprobs = config_.n_logprobs;
       if (i == 0) {
-        request.on_logits = [&](int32_t, std::span<const float> row) { probe.row_hash.push_back(hash_of(row)); };
+        request.on_logits = [&](int32_t, std::span<const float> row) {
+          probe.row_hash.push_back(hash_of(row));
+        };
       }
       probe.samples.push_back(std::move(run_request(*engine, std::move(request)).samples.at(0)));
     }
@@ -120,41 +111,52 @@ EngineOptions ScheduleRunner::draw_options(std::mt19937_64& rng) const {
   options.max_seqs = static_cast<int>(std::min(draw(rng, 1, 6), options.n_batch));
   options.prefix_cache = chance(rng, 0.6);
   if (chance(rng, 0.5)) {
-    // Room for the longest request and little more, so that company must give way.
-    options.n_ctx = longest_tok_ + 32;
-    options.kv_mem_bytes = (longest_tok_ + 96 + draw(rng, 0, 128)) * bytes_per_tok_;
+    // Room for the longest request that may come and little more, so that company must give way.
+    options.n_ctx = std::min(draw(rng, 2, 8) * 32, config_.options.n_ctx);
+    options.max_seqs = static_cast<int>(std::min(draw(rng, 2, 6), options.n_batch));
+    options.kv_mem_bytes = least_kv_mem(config_.model, options) +
+                           draw(rng, 0, 64) * kv_bytes_per_tok(*config_.model, options);
   }
   return options;
 }
 
-Request ScheduleRunner::draw_request(std::mt19937_64& rng, Ticket& ticket) const {
-  const Probe& probe = probes_[static_cast<size_t>(draw(rng, 0, static_cast<int64_t>(probes_.size()) - 1))];
-  ticket.probe = &probe;
+Request ScheduleRunner::draw_request(std::mt19937_64& rng, int64_t n_ctx, Ticket& ticket) const {
+  do {
+    ticket.probe =
+        &probes_[static_cast<size_t>(draw(rng, 0, static_cast<int64_t>(probes_.size()) - 1))];
+  } while (static_cast<int64_t>(ticket.probe->prompt.size()) + ticket.probe->max_tokens > n_ctx);
+  const Probe& probe = *ticket.probe;
   ticket.n_samples = chance(rng, 0.3) ? static_cast<int>(draw(rng, 2, kMaxSamples)) : 1;
   ticket.wants_logprobs = chance(rng, 0.6);
   ticket.wants_rows = chance(rng, 0.6);
   if (chance(rng, 0.1)) ticket.cancel_at = draw(rng, 1, 20);
-  Request request{.prompt = probe.prompt, .max_tokens = probe.max_tokens, .sampling = probe.sampling};
+  Request request = make_request(probe.prompt, probe.max_tokens, probe.sampling);
   request.n_samples = ticket.n_samples;
   if (ticket.wants_logprobs) request.n_logprobs = config_.n_logprobs;
   if (ticket.wants_rows) {
-    ticket.rows_from = static_cast<int32_t>(draw(rng, 0, static_cast<int64_t>(probe.prompt.size()) - 1));
+    ticket.rows_from =
+        static_cast<int32_t>(draw(rng, 0, static_cast<int64_t>(probe.prompt.size()) - 1));
     request.logits_from = ticket.rows_from;
-    request.on_logits = [&ticket](int32_t pos, std::span<const float> row) { ticket.rows.emplace_back(pos, hash_of(row)); };
+    request.on_logits = [&ticket](int32_t pos, std::span<const float> row) {
+      ticket.rows.emplace_back(pos, hash_of(row));
+    };
   }
   return request;
 }
 
-void ScheduleRunner::compare(const Ticket& ticket, const Response& response, ScheduleStats& stats) const {
+void ScheduleRunner::compare(const Ticket& ticket, const Response& response,
+                             ScheduleStats& stats) const {
   const Probe& probe = *ticket.probe;
   for (size_t i = 0; i < ticket.rows.size(); ++i) {
     const auto [pos, hash] = ticket.rows[i];
     ASSERT_EQ(pos, ticket.rows_from + static_cast<int32_t>(i)) << "row of logits out of order";
-    ASSERT_EQ(hash, probe.row_hash.at(static_cast<size_t>(pos))) << "logits of prompt row " << pos << " of " << probe.prompt.size();
+    ASSERT_EQ(hash, probe.row_hash.at(static_cast<size_t>(pos)))
+        << "logits of prompt row " << pos << " of " << probe.prompt.size();
   }
   stats.n_row_compared += static_cast<int64_t>(ticket.rows.size());
-  const bool cancelled = std::any_of(response.samples.begin(), response.samples.end(),
-                                     [](const Completion& c) { return c.stop_reason == StopReason::kCancelled; });
+  const bool cancelled =
+      std::any_of(response.samples.begin(), response.samples.end(),
+                  [](const Completion& c) { return c.stop_reason == StopReason::kCancelled; });
   if (!cancelled && ticket.wants_rows) {
     ASSERT_EQ(ticket.rows.size(), probe.prompt.size() - static_cast<size_t>(ticket.rows_from));
   }
@@ -171,7 +173,8 @@ void ScheduleRunner::compare(const Ticket& ticket, const Response& response, Sch
       ASSERT_EQ(got.stop_reason, want.stop_reason) << "sample " << i;
     }
     if (!ticket.wants_logprobs) continue;
-    ASSERT_TRUE(same_bits(got.logprobs, want.logprobs, got.ids.size())) << "logprobs of sample " << i;
+    ASSERT_TRUE(same_bits(got.logprobs, want.logprobs, got.ids.size()))
+        << "logprobs of sample " << i;
     stats.n_row_compared += static_cast<int64_t>(got.ids.size());
   }
 }
@@ -181,16 +184,18 @@ ScheduleStats ScheduleRunner::run(uint64_t seed) const {
   std::mt19937_64 rng(seed);
   const int n_threads = static_cast<int>(draw(rng, 1, 3));
   const EngineOptions options = draw_options(rng);
-  SCOPED_TRACE(fmt::format("threads {}, n_batch {}, max_seqs {}, prefix_cache {}, kv_mem {}", n_threads, options.n_batch,
-                           options.max_seqs, options.prefix_cache, options.kv_mem_bytes));
-  const EngineBox engine = must(EngineBox::create(config_.model, options, {.isa = config_.isa, .n_threads = n_threads}));
+  SCOPED_TRACE(fmt::format("threads {}, n_batch {}, max_seqs {}, prefix_cache {}, kv_mem {}",
+                           n_threads, options.n_batch, options.max_seqs, options.prefix_cache,
+                           options.kv_mem_bytes));
+  const EngineBox engine =
+      must(EngineBox::create(config_.model, options, {.isa = config_.isa, .n_threads = n_threads}));
 
-  std::deque<Ticket> tickets;   // addresses stay
+  std::deque<Ticket> tickets;  // addresses stay
   std::vector<Request> requests;
   const int64_t n_request = draw(rng, 2, 7);
   for (int64_t i = 0; i < n_request; ++i) {
     Ticket& ticket = tickets.emplace_back();
-    requests.push_back(draw_request(rng, ticket));
+    requests.push_back(draw_request(rng, options.n_ctx, ticket));
     ticket.submit_at = chance(rng, 0.5) ? 0 : draw(rng, 0, 30);
   }
   bool busy = true;
@@ -200,7 +205,7 @@ ScheduleStats ScheduleRunner::run(uint64_t seed) const {
       Ticket& ticket = tickets[i];
       // With nothing left to run, time jumps to the next request.
       if (ticket.id == 0 && (ticket.submit_at <= step || !busy)) {
-        ticket.id = must(engine->submit(std::move(requests[i]))) + 1;   // 0 means "not yet"
+        ticket.id = must(engine->submit(std::move(requests[i]))) + 1;  // 0 means "not yet"
         if (ticket.cancel_at >= 0) ticket.cancel_at += step;
         ++n_submitted;
       }

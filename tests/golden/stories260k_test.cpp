@@ -10,7 +10,8 @@
 #include "tests/support/model_fixture.h"
 #include "tests/support/test_env.h"
 
-/// A trained model of 260,032 parameters with heads of 8, against the numbers of an independent float32 program.
+/// A trained model of 260,032 parameters with heads of 8, against the numbers of an independent
+/// float32 program.
 namespace infer::test {
 namespace {
 
@@ -26,7 +27,8 @@ class Stories260K : public ::testing::TestWithParam<std::string> {
 
 TEST_P(Stories260K, GreedyIdsTextAndLogits) {
   const auto model = stories_model();
-  const EngineBox engine = must(EngineBox::create(model, precise_options(), {.isa = GetParam(), .n_threads = 1}));
+  const EngineBox engine =
+      must(EngineBox::create(model, precise_options(), {.isa = GetParam(), .n_threads = 1}));
   const auto n_vocab = static_cast<size_t>(model->hparams().n_vocab);
   double worst = 0.0;
   for (const auto& c : cases_) {
@@ -39,7 +41,8 @@ TEST_P(Stories260K, GreedyIdsTextAndLogits) {
     const float* last = got.logits.data() + (prompt.size() - 1) * n_vocab;
     for (const auto& top : c["next_token_top8_logits"]) {
       const double d = std::fabs(last[top[0].get<size_t>()] - top[1].get<double>());
-      // Stated to 5 decimals; f32 sums over 64 and 172 terms in 5 layers stay well below 1e-4 of logits near 15.
+      // Stated to 5 decimals; f32 sums over 64 and 172 terms in 5 layers stay well below 1e-4 of
+      // logits near 15.
       EXPECT_TRUE(d < 2e-4) << d;
       worst = std::max(worst, d);
     }
@@ -52,7 +55,8 @@ TEST_P(Stories260K, GreedyIdsTextAndLogits) {
     }
     EXPECT_TRUE(std::fabs(nll - c["prompt_nll_nats"].get<double>()) < 1e-3) << nll;
 
-    // The smallest gap between best and second of these runs (0.0018) is far above the error of a logit.
+    // The smallest gap between best and second of these runs (0.0018) is far above the error of a
+    // logit.
     ASSERT_GT(c["smallest_top1_margin"].get<double>(), 10 * worst);
     EXPECT_EQ(got.response.samples.at(0).ids, greedy_ids);
     // The reference text was decoded on its own, where SentencePiece drops the space that opens it.
@@ -63,7 +67,8 @@ TEST_P(Stories260K, GreedyIdsTextAndLogits) {
   fmt::print("[ measured ] {}: max |dlogit| = {:.3g}\n", GetParam(), worst);
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, Stories260K, ::testing::ValuesIn(isa_levels()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Isa, Stories260K, ::testing::ValuesIn(isa_levels()),
+                         [](const auto& p) { return p.param; });
 
 }  // namespace
 }  // namespace infer::test
