@@ -31,9 +31,6 @@ if(INFER_SANITIZE)
     -fno-sanitize-recover=all)
   target_link_options(infer_settings INTERFACE -fsanitize=${INFER_SANITIZE})
 endif()
-if(INFER_FUZZ)
-  target_compile_options(infer_settings INTERFACE -fsanitize=fuzzer-no-link)
-endif()
 
 # Sets <out> to the names among ARGN that are infer::* targets not in this build (INFER_BASE_ONLY leaves many out).
 function(infer_absent_targets out)

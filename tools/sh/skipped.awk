@@ -14,6 +14,7 @@ function add(why) {
 
 END {
     for (i = 1; i <= n; ++i) {
-        printf "%-8s %-20s %s%s\n", "skipped", "  in " suite, order[i], count[order[i]] > 1 ? " (" count[order[i]] " cases)" : ""
+        cases = (count[order[i]] > 1) ? " (" count[order[i]] " cases)" : ""
+        printf "%-8s %-20s %s%s\n", "skipped", "  in " suite, order[i], cases
     }
 }
