@@ -16,7 +16,8 @@
 #include "core/text/sampler.h"
 #include "core/text/tokenizer.h"
 
-/// The public API and the only door to a model: the CLI, the server, perplexity and infer-bench are clients of it.
+/// The public API and the only door to a model: the CLI, the server, perplexity and infer-bench are
+/// clients of it.
 ///
 ///   INFER_ASSIGN(auto engine, Engine::create(std::move(model), options, backends));
 ///   Request request{.prompt = ids, .max_tokens = 64};
@@ -39,16 +40,16 @@ struct StageSpec {
 };
 
 struct EngineOptions {
-  int64_t n_ctx = 4096;            ///< tokens one sequence may have, prompt included; 0: the model's limit
-  int64_t n_batch = 512;           ///< tokens a step may have
-  int max_seqs = 8;                ///< sequences computed at the same time
-  int64_t kv_mem_bytes = 0;        ///< limit of the cache pools; 0: max_seqs * n_ctx tokens
-  DType type_k = DType::kF16;      ///< f16 or f32
+  int64_t n_ctx = 4096;   ///< tokens one sequence may have, prompt included; 0: the model's limit
+  int64_t n_batch = 512;  ///< tokens a step may have
+  int max_seqs = 8;       ///< sequences computed at the same time
+  int64_t kv_mem_bytes = 0;    ///< limit of the cache pools; 0: max_seqs * n_ctx tokens
+  DType type_k = DType::kF16;  ///< f16 or f32
   DType type_v = DType::kF16;
-  bool precise = false;            ///< f32 activations and K/V
-  bool unfused = false;            ///< reference composition instead of fused ops
+  bool precise = false;  ///< f32 activations and K/V
+  bool unfused = false;  ///< reference composition instead of fused ops
   bool prefix_cache = true;
-  std::vector<StageSpec> stages;   ///< empty: everything on backends[0]
+  std::vector<StageSpec> stages;  ///< empty: everything on backends[0]
   /// No thread of its own: the caller drives the engine with run_step() (tests).
   bool manual = false;
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
@@ -63,14 +64,15 @@ struct TokenLogprob {
 };
 using TopLogprobs = std::vector<TokenLogprob>;  ///< best first; ties by lower id
 
-/// log p(token | prompt[0..pos]) is asked for: the row at prompt position `pos` predicts position pos + 1.
+/// log p(token | prompt[0..pos]) is asked for: the row at prompt position `pos` predicts position
+/// pos + 1.
 struct LogprobTarget {
   int32_t pos = 0;
   TokenId token = 0;
 };
 
-/// Receives logits of prompt rows [logits_from, prompt.size()) in order, each once, while a step is computed: on the
-/// engine's thread or one of the backend's. Must not throw.
+/// Receives logits of prompt rows [logits_from, prompt.size()) in order, each once, while a step is
+/// computed: on the engine's thread or one of the backend's. Must not throw.
 using LogitsCallback = std::function<void(int32_t pos, std::span<const float> logits)>;
 
 using RequestId = uint64_t;
@@ -78,32 +80,34 @@ using RequestId = uint64_t;
 /// One piece of news about a request; spans and views are valid during the callback only.
 struct Event {
   RequestId request = 0;
-  int sample = 0;                      ///< which of n_samples
+  int sample = 0;  ///< which of n_samples
   enum class Kind : uint8_t { kToken, kDone } kind = Kind::kToken;
-  TokenId token = -1;                  ///< kToken: as drawn; never an end-of-generation id that ends the text
-  /// Complete characters only, without what may be the beginning of a stop string. May be empty, and with kDone it is
-  /// what was held back. All texts of a sample together are Completion::text.
+  TokenId token = -1;  ///< kToken: as drawn; never an end-of-generation id that ends the text
+  /// Complete characters only, without what may be the beginning of a stop string. May be empty,
+  /// and with kDone it is what was held back. All texts of a sample together are Completion::text.
   std::string_view text;
   std::span<const TokenLogprob> logprobs;
-  StopReason stop_reason = StopReason::kNone;   ///< kDone
-  const Error* error = nullptr;        ///< kDone with kError
+  StopReason stop_reason = StopReason::kNone;  ///< kDone
+  const Error* error = nullptr;                ///< kDone with kError
 };
 using EventCallback = std::function<void(const Event&)>;
 
 struct Request {
-  std::vector<TokenId> prompt;         ///< not empty, ids < n_vocab
-  int64_t max_tokens = -1;             ///< -1: until the context is full; 0: the prompt is only evaluated (kLength)
+  std::vector<TokenId> prompt;  ///< not empty, ids < n_vocab
+  int64_t max_tokens =
+      -1;  ///< -1: until the context is full; 0: the prompt is only evaluated (kLength)
   text::SamplingParams sampling;
-  std::vector<std::string> stop;       ///< strings that end the text and are not part of it
+  std::vector<std::string> stop;  ///< strings that end the text and are not part of it
   bool ignore_eos = false;
-  int n_samples = 1;                   ///< continuations of one prompt; sample i uses seed + i and shares the prompt's blocks
+  int n_samples =
+      1;  ///< continuations of one prompt; sample i uses seed + i and shares the prompt's blocks
   int n_logprobs = 0;                  ///< top-N of each generated token
   int n_prompt_logprobs = 0;           ///< top-N at each prompt position
   std::vector<LogprobTarget> targets;  ///< sorted by pos
   LogitsCallback on_logits;
   int32_t logits_from = 0;
   std::optional<std::chrono::steady_clock::time_point> deadline;
-  EventCallback on_event;              ///< called on the engine's thread; must not throw or block for long
+  EventCallback on_event;  ///< called on the engine's thread; must not throw or block for long
 };
 
 struct Timings {
@@ -112,39 +116,45 @@ struct Timings {
 };
 
 struct Completion {
-  /// Without the end-of-generation id, and without tokens whose text begins at or behind the stop string's beginning.
+  /// Without the end-of-generation id, and without tokens whose text begins at or behind the stop
+  /// string's beginning.
   std::vector<TokenId> ids;
   std::string text;
-  std::vector<TopLogprobs> logprobs;   ///< of each of ids, from the model's own distribution (before any sampling filter)
+  std::vector<TopLogprobs>
+      logprobs;  ///< of each of ids, from the model's own distribution (before any sampling filter)
   StopReason stop_reason = StopReason::kNone;
 };
 
 struct Response {
-  std::vector<Completion> samples;     ///< n_samples of them
-  std::vector<TopLogprobs> prompt_logprobs;  ///< [prompt.size()] or empty; entry i predicts token i + 1
+  std::vector<Completion> samples;  ///< n_samples of them
+  std::vector<TopLogprobs>
+      prompt_logprobs;                 ///< [prompt.size()] or empty; entry i predicts token i + 1
   std::vector<float> target_logprobs;  ///< in the order of Request::targets
   Timings timings;
 };
 
 struct EngineStats {
   int64_t n_step = 0, n_row = 0, n_preempted = 0;
-  std::vector<int64_t> blocks_total, blocks_free;   ///< per cache group; cached prefix blocks count as free
+  std::vector<int64_t> blocks_total,
+      blocks_free;  ///< per cache group; cached prefix blocks count as free
 };
 
 /// Threads: every method may be called from any thread (except run_step: one thread at a time).
 class Engine {
  public:
   /// `backends` must outlive the engine.
-  static Result<std::unique_ptr<Engine>> create(std::shared_ptr<const model::Model> model, const EngineOptions& options,
+  static Result<std::unique_ptr<Engine>> create(std::shared_ptr<const model::Model> model,
+                                                const EngineOptions& options,
                                                 std::span<runtime::Backend* const> backends);
   virtual ~Engine() = default;
 
   /// Queues a request. Errors: kInvalidArgument for one that can never fit (named numbers).
   virtual Result<RequestId> submit(Request request) = 0;
-  /// Asks a request to end; its kDone event follows with kCancelled. Unknown or finished ids are ignored. Signal-unsafe.
+  /// Asks a request to end; its kDone event follows with kCancelled. Unknown or finished ids are
+  /// ignored. Signal-unsafe.
   virtual void cancel(RequestId id) = 0;
-  /// Waits for a request and takes its response; the error of a failed one. Once per id (then kNotFound). In manual mode
-  /// it runs the steps itself. Never from a callback.
+  /// Waits for a request and takes its response; the error of a failed one. Once per id (then
+  /// kNotFound). In manual mode it runs the steps itself. Never from a callback.
   virtual Result<Response> wait(RequestId id) = 0;
   Result<Response> generate(Request request);
 
@@ -154,7 +164,8 @@ class Engine {
   virtual const model::Model& model() const = 0;
   virtual const text::Tokenizer& tokenizer() const = 0;
   virtual EngineStats stats() const = 0;
-  /// Tokens one sequence may have: n_ctx of the options, or less where the cache pool cannot hold so many.
+  /// Tokens one sequence may have: n_ctx of the options, or less where the cache pool cannot hold
+  /// so many.
   virtual int64_t n_ctx() const = 0;
   /// Op, shapes, types, bytes, where it runs: one line an op.
   virtual std::string dump_plan() const = 0;

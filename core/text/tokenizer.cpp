@@ -105,15 +105,13 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text,
   if (options.add_special && vocab.special.add_bos) out.push_back(vocab.special.bos);
   if (impl_->spm) {
     SpmModel::Scratch scratch;
-    bool after_special = true;  // the beginning of the text counts as one
     for (const Fragment& f : fragments) {
       if (f.id >= 0) {
         out.push_back(f.id);
-      } else {
-        impl_->spm->encode(text.substr(f.begin, f.end - f.begin),
-                           vocab.special.add_space_prefix && after_special, scratch, out);
+      } else {  // at the beginning or after a special token, so it starts with a space either way
+        impl_->spm->encode(text.substr(f.begin, f.end - f.begin), vocab.special.add_space_prefix,
+                           scratch, out);
       }
-      after_special = f.id >= 0;
     }
   } else {
     ByteScratch scratch;

@@ -125,8 +125,8 @@ TEST(TokenizerHostile, TokenTypesAndScores) {
 }
 
 TEST(TokenizerHostile, ByteTokens) {
-  for (const char* token :
-       {"<0x-1>", "<0xZZ>", "<0x>", "<0x123>", "<0x4>", "0x41", "", "<0x41", "<0X41>", "<0x\n1>"}) {
+  for (const char* token : {"<0x-1>", "<0xZZ>", "<0x>", "<0x123>", "<0x4>", "<0x41>x", "<0x",
+                            "0x41", "", "<0x41", "<0X41>", "<0x\n1>"}) {
     GgufImage image = spm();
     auto tokens = value_of<Strings>(image, "tokenizer.ggml.tokens");
     tokens[3 + 0x41] = token;
