@@ -5,9 +5,11 @@
 
 namespace infer {
 
-Result<std::vector<std::unique_ptr<runtime::Backend>>> make_backends(const BackendOptions& options) {
+Result<std::vector<std::unique_ptr<runtime::Backend>>> make_backends(
+    const BackendOptions& options) {
   std::vector<std::unique_ptr<runtime::Backend>> all;
-  INFER_ASSIGN(auto cpu, cpu::make_cpu_backend({options.n_threads, options.n_threads_batch, options.isa, options.pin}));
+  INFER_ASSIGN(auto cpu, cpu::make_cpu_backend({options.n_threads, options.n_threads_batch,
+                                                options.isa, options.pin}));
   all.push_back(std::move(cpu));
   return all;
 }

@@ -10,13 +10,14 @@
 namespace infer {
 
 struct BackendOptions {
-  int n_threads = 0;         ///< 0: one a physical core within the cgroup's quota
-  int n_threads_batch = 0;   ///< 0: n_threads
-  std::string isa;           ///< CPU level, empty: the best the CPU has
-  bool pin = true;           ///< bind threads to cores
+  int n_threads = 0;        ///< 0: one a physical core within the cgroup's quota
+  int n_threads_batch = 0;  ///< 0: n_threads
+  std::string isa;          ///< CPU level, empty: the best the CPU has
+  bool pin = true;          ///< bind threads to cores
 };
 
-/// The backends of this build and machine, best first; the CPU is always the last. Explicit list, no static constructors.
+/// The backends of this build and machine, best first; the CPU is always the last. Explicit list,
+/// no static constructors.
 Result<std::vector<std::unique_ptr<runtime::Backend>>> make_backends(const BackendOptions& options);
 
 /// Threads that the CPU backend takes when it is not told: for warnings about a larger -t.

@@ -3,12 +3,13 @@
 #include "backends/cpu/executable.h"
 #include "core/base/checked.h"
 
-/// Attention and what feeds the KV pool. Tasks are (row tile, KV head), and for few rows over a long past also (span):
-/// the partials are the same, and are merged in the same order, either way.
+/// Attention and what feeds the KV pool. Tasks are (row tile, KV head), and for few rows over a
+/// long past also (span): the partials are the same, and are merged in the same order, either way.
 namespace infer::cpu {
 
 const float* CpuExecutable::rope_row(int rope, int64_t row) const {
-  return rope_tables_[static_cast<size_t>(rope)].data() + row * g_.ropes[static_cast<size_t>(rope)].rope_dim;
+  return rope_tables_[static_cast<size_t>(rope)].data() +
+         row * g_.ropes[static_cast<size_t>(rope)].rope_dim;
 }
 
 void CpuExecutable::store_row(int cache_layer, int64_t row, const float* k, const float* v) {
@@ -16,7 +17,8 @@ void CpuExecutable::store_row(int cache_layer, int64_t row, const float* k, cons
   const int group = g_.cache_layers[static_cast<size_t>(cache_layer)].group;
   kern::KvStoreArgs args;
   args.pool = pools_[static_cast<size_t>(cache_layer)];
-  args.block = step_->tables[static_cast<size_t>(group)].of(r.seq)[static_cast<size_t>(r.slot / kern::kBlockTok)];
+  args.block = step_->tables[static_cast<size_t>(group)].of(
+      r.seq)[static_cast<size_t>(r.slot / kern::kBlockTok)];
   args.offset = static_cast<int32_t>(r.slot % kern::kBlockTok);
   args.k_row = k;
   args.v_row = v;
@@ -31,10 +33,12 @@ void CpuExecutable::qk_norm_rope_store(const graph::Op& op) {
   const float* k_norm = weights_.vector(a.k_norm);
   for_rows(n_tok_, a.n_head * hd * 4, [&](int64_t r) {
     const auto turn = [&](float* x, int64_t n_head, const float* w) {
-      for (int64_t h = 0; w != nullptr && h < n_head; ++h) k_.rms_norm(x + h * hd, w, a.eps, hd, x + h * hd);
+      for (int64_t h = 0; w != nullptr && h < n_head; ++h)
+        k_.rms_norm(x + h * hd, w, a.eps, hd, x + h * hd);
       if (a.rope < 0) return;
       const graph::Rope& rope = g_.ropes[static_cast<size_t>(a.rope)];
-      k_.rope(static_cast<kern::RopeKind>(rope.kind), x, n_head, hd, rope.rope_dim, rope_row(a.rope, r));
+      k_.rope(static_cast<kern::RopeKind>(rope.kind), x, n_head, hd, rope.rope_dim,
+              rope_row(a.rope, r));
     };
     const float* q_in = value(op.in[0]) + r * a.n_head * hd;
     float* q = value(op.out[0]) + r * a.n_head * hd;
@@ -62,8 +66,8 @@ kern::AttnArgs CpuExecutable::attention_args(const graph::Op& op) {
 }
 
 /// Points `a` at a tile and gives it the spans that its rows see.
-void CpuExecutable::tile_args(kern::AttnArgs* a, const graph::AttentionAttrs& attrs, const RowTile& tile,
-                              int64_t kv_head) const {
+void CpuExecutable::tile_args(kern::AttnArgs* a, const graph::AttentionAttrs& attrs,
+                              const RowTile& tile, int64_t kv_head) const {
   const int group = g_.cache_layers[static_cast<size_t>(attrs.cache_layer)].group;
   const int64_t first = q_slot_[static_cast<size_t>(tile.begin)];
   const int64_t last = q_slot_[static_cast<size_t>(tile.begin + tile.n - 1)];
@@ -72,7 +76,8 @@ void CpuExecutable::tile_args(kern::AttnArgs* a, const graph::AttentionAttrs& at
   a->q_slot = q_slot_.data() + tile.begin;
   a->n_rows = tile.n;
   a->kv_head = kv_head;
-  a->span_begin = attrs.window > 0 ? std::max<int64_t>(0, first - attrs.window + 1) / kern::kSpanSlots : 0;
+  a->span_begin =
+      attrs.window > 0 ? std::max<int64_t>(0, first - attrs.window + 1) / kern::kSpanSlots : 0;
   a->span_end = last / kern::kSpanSlots + 1;
 }
 
@@ -108,7 +113,8 @@ void CpuExecutable::attention(const graph::Op& op) {
   });
 }
 
-void CpuExecutable::attention_split(const graph::Op& op, const kern::AttnArgs& base, int64_t n_span) {
+void CpuExecutable::attention_split(const graph::Op& op, const kern::AttnArgs& base,
+                                    int64_t n_span) {
   const auto& attrs = op.as<graph::AttentionAttrs>();
   const int64_t n_kv_head = base.pool.n_kv_head;
   const int64_t hd_v = base.pool.head_dim_v;
@@ -116,7 +122,8 @@ void CpuExecutable::attention_split(const graph::Op& op, const kern::AttnArgs& b
   const auto n_unit = static_cast<int64_t>(tiles_.size()) * n_kv_head;
   const int64_t span_floats = kern::kAttnRows * base.partial_row_stride;
   auto* partials = split_.as<float>();
-  INFER_CHECK(n_unit * n_span * span_floats * 4 <= split_bytes_, "{} units of {} spans", n_unit, n_span);
+  INFER_CHECK(n_unit * n_span * span_floats * 4 <= split_bytes_, "{} units of {} spans", n_unit,
+              n_span);
   const auto unit_args = [&](int64_t unit) {
     kern::AttnArgs a = base;
     tile_args(&a, attrs, tiles_[static_cast<size_t>(unit / n_kv_head)], unit % n_kv_head);
@@ -140,8 +147,10 @@ void CpuExecutable::attention_split(const graph::Op& op, const kern::AttnArgs& b
     for (int64_t r = 0; r < tile.n; ++r) {
       for (int64_t h = 0; h < group; ++h) {
         float* left = a.partial + r * a.partial_row_stride + h * (2 + hd_v);
-        for (int64_t s = 1; s < a.span_end - a.span_begin; ++s) k_.attn_merge(left, left + s * span_floats, hd_v);
-        k_.attn_finish(left, hd_v, out + ((tile.begin + r) * attrs.n_head + a.kv_head * group + h) * hd_v);
+        for (int64_t s = 1; s < a.span_end - a.span_begin; ++s)
+          k_.attn_merge(left, left + s * span_floats, hd_v);
+        k_.attn_finish(left, hd_v,
+                       out + ((tile.begin + r) * attrs.n_head + a.kv_head * group + h) * hd_v);
       }
     }
   }

@@ -15,7 +15,9 @@ Result<Buffer> Buffer::allocate(int64_t n_bytes, const char* what) {
   if (n_bytes <= 0) return b;
   void* p = mmap(nullptr, static_cast<size_t>(n_bytes), PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) return make_error(ErrorCode::kOutOfMemory, "cpu: cannot allocate {} bytes for {}", n_bytes, what);
+  if (p == MAP_FAILED)
+    return make_error(ErrorCode::kOutOfMemory, "cpu: cannot allocate {} bytes for {}", n_bytes,
+                      what);
   b.data_ = static_cast<std::byte*>(p);
   b.n_bytes_ = n_bytes;
   return b;

@@ -8,12 +8,14 @@
 
 namespace infer::cpu {
 
-/// Owns page-aligned host memory that reads as zeros and is committed by the system when it is touched.
+/// Owns page-aligned host memory that reads as zeros and is committed by the system when it is
+/// touched.
 class Buffer {
  public:
   Buffer() = default;
   ~Buffer();
-  Buffer(Buffer&& o) noexcept : data_(std::exchange(o.data_, nullptr)), n_bytes_(std::exchange(o.n_bytes_, 0)) {}
+  Buffer(Buffer&& o) noexcept
+      : data_(std::exchange(o.data_, nullptr)), n_bytes_(std::exchange(o.n_bytes_, 0)) {}
   Buffer& operator=(Buffer&& o) noexcept {
     std::swap(data_, o.data_);
     std::swap(n_bytes_, o.n_bytes_);
@@ -26,7 +28,9 @@ class Buffer {
   std::byte* data() const { return data_; }
   int64_t n_bytes() const { return n_bytes_; }
   template <class T>
-  T* as() const { return reinterpret_cast<T*>(data_); }
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
 
  private:
   std::byte* data_ = nullptr;

@@ -16,25 +16,34 @@ namespace {
 
 class CpuBackend final : public runtime::Backend {
  public:
-  CpuBackend(kern::CpuKernels kernels, int n_threads, int n_threads_batch, std::span<const int> cpus,
-             std::string cpu_name)
-      : device_(kernels, n_threads, n_threads_batch, cpus), n_threads_(n_threads), cpu_name_(std::move(cpu_name)) {}
+  CpuBackend(kern::CpuKernels kernels, int n_threads, int n_threads_batch,
+             std::span<const int> cpus, std::string cpu_name)
+      : device_(kernels, n_threads, n_threads_batch, cpus),
+        n_threads_(n_threads),
+        cpu_name_(std::move(cpu_name)) {}
 
   runtime::DeviceInfo describe() const override {
     const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
-    return {"cpu", fmt::format("{}, {}, {} thread{}", cpu_name_, device_.kernels().isa, n_threads_, n_threads_ == 1 ? "" : "s"),
+    return {"cpu",
+            fmt::format("{}, {}, {} thread{}", cpu_name_, device_.kernels().isa, n_threads_,
+                        n_threads_ == 1 ? "" : "s"),
             memory};
   }
 
-  bool supports(const graph::Graph& graph, const graph::Op& op, const runtime::CompileOptions& options) const override {
+  bool supports(const graph::Graph& graph, const graph::Op& op,
+                const runtime::CompileOptions& options) const override {
     const kern::CpuKernels& k = device_.kernels();
-    const auto type_of = [&](graph::WeightId id) { return graph.weights[static_cast<size_t>(id)].view.type; };
+    const auto type_of = [&](graph::WeightId id) {
+      return graph.weights[static_cast<size_t>(id)].view.type;
+    };
     const auto decodes = [&](graph::WeightId id) {
       return id == graph::kNoWeight || k.decode_row[static_cast<size_t>(type_of(id))] != nullptr;
     };
     if (op.kind == graph::OpKind::kLinearGroup) {
       for (const graph::LinearItem& item : op.as<graph::LinearAttrs>().items) {
-        if (linear_kernel(k, type_of(item.weight), options.precise) == nullptr || !decodes(item.bias)) return false;
+        if (linear_kernel(k, type_of(item.weight), options.precise) == nullptr ||
+            !decodes(item.bias))
+          return false;
       }
       return true;
     }
@@ -43,8 +52,9 @@ class CpuBackend final : public runtime::Backend {
     return ok;
   }
 
-  Result<std::unique_ptr<runtime::Executable>> compile(const graph::Graph& graph, const graph::StagePlan& plan,
-                                                       const runtime::CompileOptions& options) override {
+  Result<std::unique_ptr<runtime::Executable>> compile(
+      const graph::Graph& graph, const graph::StagePlan& plan,
+      const runtime::CompileOptions& options) override {
     INFER_ASSIGN(auto exe, CpuExecutable::create(graph, plan, options, device_));
     return std::unique_ptr<runtime::Executable>(std::move(exe));
   }
@@ -64,10 +74,10 @@ Result<std::unique_ptr<runtime::Backend>> make_cpu_backend(const CpuBackendOptio
   const int n_threads = options.n_threads > 0 ? options.n_threads : topology.n_threads;
   const int n_threads_batch = options.n_threads_batch > 0 ? options.n_threads_batch : n_threads;
   const bool pin = options.pin && std::max(n_threads, n_threads_batch) <= topology.n_physical;
-  return std::unique_ptr<runtime::Backend>(
-      std::make_unique<CpuBackend>(kernels, n_threads, n_threads_batch,
-                                   pin ? std::span<const int>(topology.cpus) : std::span<const int>(),
-                                   features.vendor_and_model));
+  return std::unique_ptr<runtime::Backend>(std::make_unique<CpuBackend>(
+      kernels, n_threads, n_threads_batch,
+      pin ? std::span<const int>(topology.cpus) : std::span<const int>(),
+      features.vendor_and_model));
 }
 
 }  // namespace infer::cpu

@@ -7,12 +7,15 @@
 
 namespace infer::cpu {
 
-Device::Device(kern::CpuKernels kernels, int n_threads, int n_threads_batch, std::span<const int> cpus)
+Device::Device(kern::CpuKernels kernels, int n_threads, int n_threads_batch,
+               std::span<const int> cpus)
     : kernels_(kernels) {
   const bool pin = !cpus.empty();
-  pool_ = std::make_unique<ThreadPool>(ThreadPool::Options{.n_threads = n_threads, .pin = pin, .cpus = cpus});
+  pool_ = std::make_unique<ThreadPool>(
+      ThreadPool::Options{.n_threads = n_threads, .pin = pin, .cpus = cpus});
   if (n_threads_batch != n_threads) {
-    batch_pool_ = std::make_unique<ThreadPool>(ThreadPool::Options{.n_threads = n_threads_batch, .pin = pin, .cpus = cpus});
+    batch_pool_ = std::make_unique<ThreadPool>(
+        ThreadPool::Options{.n_threads = n_threads_batch, .pin = pin, .cpus = cpus});
   }
   driver_ = std::thread([this] { drive(); });
 }

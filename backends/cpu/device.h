@@ -23,7 +23,8 @@ struct Job {
   runtime::StepIo io;
 };
 
-/// What all executables of one CPU backend share: kernels, threads, and the driver thread that runs their steps in order.
+/// What all executables of one CPU backend share: kernels, threads, and the driver thread that runs
+/// their steps in order.
 class Device {
  public:
   /// Pins the workers to `cpus` unless that is empty.
@@ -33,7 +34,8 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   const kern::CpuKernels& kernels() const { return kernels_; }
-  /// The team for a step of n_row rows. Only for the driver thread (and for compile, before any step).
+  /// The team for a step of n_row rows. Only for the driver thread (and for compile, before any
+  /// step).
   ThreadPool& pool(int64_t n_row) { return n_row > 1 && batch_pool_ ? *batch_pool_ : *pool_; }
   int max_threads() const;
 
@@ -43,7 +45,8 @@ class Device {
  private:
   void drive();
 
-  // Every executable may have two steps in flight, and a model a stage on this device for each half-layer.
+  // Every executable may have two steps in flight, and a model a stage on this device for each
+  // half-layer.
   static constexpr size_t kQueue = 256;
   kern::CpuKernels kernels_;
   std::unique_ptr<ThreadPool> pool_, batch_pool_;

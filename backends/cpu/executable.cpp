@@ -20,8 +20,10 @@ kern::KvType kv_type(DType type) {
 
 }  // namespace
 
-Result<std::unique_ptr<CpuExecutable>> CpuExecutable::create(const graph::Graph& graph, const graph::StagePlan& plan,
-                                                             const runtime::CompileOptions& options, Device& device) {
+Result<std::unique_ptr<CpuExecutable>> CpuExecutable::create(const graph::Graph& graph,
+                                                             const graph::StagePlan& plan,
+                                                             const runtime::CompileOptions& options,
+                                                             Device& device) {
   std::unique_ptr<CpuExecutable> exe(new CpuExecutable(graph, plan, device));
   INFER_ASSIGN(exe->weights_, StageWeights::load(graph, plan, options, device));
   exe->plan_linears();
@@ -36,20 +38,24 @@ Result<void> CpuExecutable::allocate(const runtime::CompileOptions& options) {
   rope_used_.assign(g_.ropes.size(), false);
   for (int i = plan_.op_begin; i < plan_.op_end; ++i) {
     const graph::Op& op = g_.ops[static_cast<size_t>(i)];
-    if (const auto* qkv = std::get_if<graph::QkvAttrs>(&op.attrs); qkv != nullptr && qkv->rope >= 0) {
+    if (const auto* qkv = std::get_if<graph::QkvAttrs>(&op.attrs);
+        qkv != nullptr && qkv->rope >= 0) {
       rope_used_[static_cast<size_t>(qkv->rope)] = true;
     }
-    if (const auto* rope = std::get_if<graph::RopeAttrs>(&op.attrs)) rope_used_[static_cast<size_t>(rope->rope)] = true;
+    if (const auto* rope = std::get_if<graph::RopeAttrs>(&op.attrs))
+      rope_used_[static_cast<size_t>(rope->rope)] = true;
     const auto* attn = std::get_if<graph::AttentionAttrs>(&op.attrs);
     if (attn == nullptr) continue;
     const graph::CacheLayer& layer = g_.cache_layers[static_cast<size_t>(attn->cache_layer)];
     kern::KvPoolView& pool = pools_[static_cast<size_t>(attn->cache_layer)];
-    pool = {nullptr, nullptr, kv_type(options.type_k), kv_type(options.type_v), layer.n_kv_head, layer.head_dim,
-            layer.head_dim_v};
+    pool = {nullptr,         nullptr,        kv_type(options.type_k), kv_type(options.type_v),
+            layer.n_kv_head, layer.head_dim, layer.head_dim_v};
     const int64_t n_block = options.groups[static_cast<size_t>(layer.group)].n_block;
     const auto k_bytes = checked_mul(n_block, kern::k_block_bytes(pool));
     const auto v_bytes = checked_mul(n_block, kern::v_block_bytes(pool));
-    if (!k_bytes || !v_bytes) return make_error(ErrorCode::kOutOfMemory, "cpu: a KV pool of {} blocks is too large", n_block);
+    if (!k_bytes || !v_bytes)
+      return make_error(ErrorCode::kOutOfMemory, "cpu: a KV pool of {} blocks is too large",
+                        n_block);
     INFER_ASSIGN(Buffer k, Buffer::allocate(*k_bytes, "the K pool"));
     INFER_ASSIGN(Buffer v, Buffer::allocate(*v_bytes, "the V pool"));
     pool.k = k.data();
@@ -69,7 +75,8 @@ Result<void> CpuExecutable::allocate(const runtime::CompileOptions& options) {
   return {};
 }
 
-CpuExecutable::AttnNeeds CpuExecutable::attention_needs(const runtime::CompileOptions& options) const {
+CpuExecutable::AttnNeeds CpuExecutable::attention_needs(
+    const runtime::CompileOptions& options) const {
   AttnNeeds needs;
   const int64_t n_span = ceil_div(options.n_ctx, kern::kSpanSlots) + 1;
   for (int i = plan_.op_begin; i < plan_.op_end; ++i) {
@@ -78,9 +85,11 @@ CpuExecutable::AttnNeeds CpuExecutable::attention_needs(const runtime::CompileOp
     const graph::CacheLayer& layer = g_.cache_layers[static_cast<size_t>(attn->cache_layer)];
     const int64_t group = attn->n_head / layer.n_kv_head;
     const int64_t one = group * (2 + layer.head_dim_v) * static_cast<int64_t>(sizeof(float));
-    needs.scratch_bytes = std::max(needs.scratch_bytes,
-                                   align_up<int64_t>(k_.attn_scratch_bytes(attn->n_head, layer.n_kv_head, layer.head_dim,
-                                                                           layer.head_dim_v), 64));
+    needs.scratch_bytes = std::max(
+        needs.scratch_bytes,
+        align_up<int64_t>(
+            k_.attn_scratch_bytes(attn->n_head, layer.n_kv_head, layer.head_dim, layer.head_dim_v),
+            64));
     needs.partial_bytes = std::max(needs.partial_bytes, kern::kAttnRows * one);
     // Spans are shared out only when tiles x KV heads are fewer than twice the threads.
     const int64_t n_unit = 2 * device_.max_threads();
@@ -95,14 +104,17 @@ Result<void> CpuExecutable::allocate_scratch(const runtime::CompileOptions& opti
   int64_t tile_bytes = attn.partial_bytes;
   for (const LinearPlan& lp : linears_) {
     for (const LinearPlan::Item& item : lp.items) {
-      kernel_scratch_bytes_ = std::max(kernel_scratch_bytes_, item.w.kernel->scratch_bytes(item.w.k));
-      tile_bytes = std::max(tile_bytes, 2 * kRowTile * item.chunk * static_cast<int64_t>(sizeof(float)));
+      kernel_scratch_bytes_ =
+          std::max(kernel_scratch_bytes_, item.w.kernel->scratch_bytes(item.w.k));
+      tile_bytes =
+          std::max(tile_bytes, 2 * kRowTile * item.chunk * static_cast<int64_t>(sizeof(float)));
     }
   }
   kernel_scratch_bytes_ = align_up<int64_t>(kernel_scratch_bytes_, 64);
   thread_scratch_bytes_ = align_up<int64_t>(kernel_scratch_bytes_ + tile_bytes, 4096);
   INFER_ASSIGN(act_, Buffer::allocate(act_bytes_, "prepared activations"));
-  INFER_ASSIGN(thread_scratch_, Buffer::allocate(thread_scratch_bytes_ * device_.max_threads(), "scratch"));
+  INFER_ASSIGN(thread_scratch_,
+               Buffer::allocate(thread_scratch_bytes_ * device_.max_threads(), "scratch"));
   split_bytes_ = attn.split_bytes;
   INFER_ASSIGN(split_, Buffer::allocate(split_bytes_, "partial attention"));
   return {};
@@ -117,9 +129,10 @@ runtime::MemoryReport CpuExecutable::memory() const {
   return r;
 }
 
-Result<runtime::Ticket> CpuExecutable::submit(const runtime::Step& step, const runtime::StepIo& io) {
-  INFER_CHECK(static_cast<int64_t>(step.rows.size()) <= plan_.capacity.n_tok, "{} rows, capacity {}", step.rows.size(),
-              plan_.capacity.n_tok);
+Result<runtime::Ticket> CpuExecutable::submit(const runtime::Step& step,
+                                              const runtime::StepIo& io) {
+  INFER_CHECK(static_cast<int64_t>(step.rows.size()) <= plan_.capacity.n_tok,
+              "{} rows, capacity {}", step.rows.size(), plan_.capacity.n_tok);
   const Job job{[](void* self, const runtime::Step& s, const runtime::StepIo& i) {
                   return static_cast<CpuExecutable*>(self)->execute(s, i);
                 },
@@ -138,7 +151,8 @@ void CpuExecutable::begin_step(const runtime::Step& step, const runtime::StepIo&
     const runtime::Row& row = step.rows[static_cast<size_t>(r)];
     q_slot_[static_cast<size_t>(r)] = row.slot;
     if (row.want == runtime::Want::kLogits) want_rows_.push_back(r);
-    const bool joins = !tiles_.empty() && tiles_.back().seq == row.seq && tiles_.back().n < kern::kAttnRows;
+    const bool joins =
+        !tiles_.empty() && tiles_.back().seq == row.seq && tiles_.back().n < kern::kAttnRows;
     if (joins) {
       ++tiles_.back().n;
     } else {
@@ -171,8 +185,10 @@ Result<void> CpuExecutable::execute(const runtime::Step& step, const runtime::St
       if (pool.k == nullptr) continue;
       const int64_t k_bytes = kern::k_block_bytes(pool);
       const int64_t v_bytes = kern::v_block_bytes(pool);
-      std::memcpy(pool.k + copy.dst * k_bytes, pool.k + copy.src * k_bytes, static_cast<size_t>(k_bytes));
-      std::memcpy(pool.v + copy.dst * v_bytes, pool.v + copy.src * v_bytes, static_cast<size_t>(v_bytes));
+      std::memcpy(pool.k + copy.dst * k_bytes, pool.k + copy.src * k_bytes,
+                  static_cast<size_t>(k_bytes));
+      std::memcpy(pool.v + copy.dst * v_bytes, pool.v + copy.src * v_bytes,
+                  static_cast<size_t>(v_bytes));
     }
   }
   begin_step(step, io);
@@ -200,7 +216,8 @@ Result<void> CpuExecutable::run_tail(const runtime::StepIo& io) {
       has_nan = has_nan || s.has_nan;
     }
     if (has_nan) return diagnose(io);
-    if (io.sink != nullptr) io.sink->on_logits({turn_, logits, std::span(stats_).first(turn_.size())});
+    if (io.sink != nullptr)
+      io.sink->on_logits({turn_, logits, std::span(stats_).first(turn_.size())});
   }
   return {};
 }
@@ -213,7 +230,8 @@ Error CpuExecutable::diagnose(const runtime::StepIo& io) {
   const std::span<const int32_t> failed_turn = turn_;
   begin_step(*step_, io);
   if (plan_.in != graph::kNoValue && !finite(plan_.in)) {
-    return make_error(ErrorCode::kNumeric, "NaN in the residual stream that came from the stage before");
+    return make_error(ErrorCode::kNumeric,
+                      "NaN in the residual stream that came from the stage before");
   }
   for (int i = plan_.op_begin; i < plan_.op_end; ++i) {
     if (i >= plan_.tail_begin) turn_ = failed_turn;
@@ -221,28 +239,41 @@ Error CpuExecutable::diagnose(const runtime::StepIo& io) {
     const graph::Op& op = g_.ops[static_cast<size_t>(i)];
     for (graph::ValueId v : op.out) {
       if (!finite(v)) {
-        return make_error(ErrorCode::kNumeric, "NaN or infinity in the output of layer {}, op {} '{}'", op.il,
+        return make_error(ErrorCode::kNumeric,
+                          "NaN or infinity in the output of layer {}, op {} '{}'", op.il,
                           name_of(op.kind), op.name);
       }
     }
   }
-  return make_error(ErrorCode::kNumeric, "NaN in the logits, not found again when the step was repeated");
+  return make_error(ErrorCode::kNumeric,
+                    "NaN in the logits, not found again when the step was repeated");
 }
 
 void CpuExecutable::run_op(int index) {
   const graph::Op& op = g_.ops[static_cast<size_t>(index)];
   switch (op.kind) {
-    case graph::OpKind::kEmbed: return embed(op);
-    case graph::OpKind::kNorm: return norm(op);
-    case graph::OpKind::kLinearGroup: return linear_group(op, linears_[static_cast<size_t>(index - plan_.op_begin)]);
-    case graph::OpKind::kQkNormRopeStore: return qk_norm_rope_store(op);
-    case graph::OpKind::kAttention: return attention(op);
-    case graph::OpKind::kGatherRows: return gather_rows(op);
-    case graph::OpKind::kAdd: return add(op);
-    case graph::OpKind::kGlu: return glu(op);
-    case graph::OpKind::kHeadNorm: return head_norm(op);
-    case graph::OpKind::kRope: return rope(op);
-    case graph::OpKind::kKvStore: return kv_store(op);
+    case graph::OpKind::kEmbed:
+      return embed(op);
+    case graph::OpKind::kNorm:
+      return norm(op);
+    case graph::OpKind::kLinearGroup:
+      return linear_group(op, linears_[static_cast<size_t>(index - plan_.op_begin)]);
+    case graph::OpKind::kQkNormRopeStore:
+      return qk_norm_rope_store(op);
+    case graph::OpKind::kAttention:
+      return attention(op);
+    case graph::OpKind::kGatherRows:
+      return gather_rows(op);
+    case graph::OpKind::kAdd:
+      return add(op);
+    case graph::OpKind::kGlu:
+      return glu(op);
+    case graph::OpKind::kHeadNorm:
+      return head_norm(op);
+    case graph::OpKind::kRope:
+      return rope(op);
+    case graph::OpKind::kKvStore:
+      return kv_store(op);
   }
 }
 

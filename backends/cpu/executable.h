@@ -14,7 +14,8 @@
 
 namespace infer::cpu {
 
-/// Rows of activations that one linear task takes, so that they stay in the cache while its weights pass.
+/// Rows of activations that one linear task takes, so that they stay in the cache while its weights
+/// pass.
 inline constexpr int64_t kRowTile = 64;
 
 /// Rows of one step that share a query tile: adjacent rows of one sequence.
@@ -27,26 +28,29 @@ struct LinearPlan {
   struct Item {
     PackedMatrix w;
     const float* bias = nullptr;
-    int act = 0;             ///< which prepared copy of the input it reads
-    int64_t chunk = 0;       ///< outputs a task computes
+    int act = 0;        ///< which prepared copy of the input it reads
+    int64_t chunk = 0;  ///< outputs a task computes
     int64_t n_chunk = 0;
     int64_t first_task = 0;  ///< tasks of the items before, for one row tile
   };
   struct Act {
     const kern::LinearKernel* kernel = nullptr;
-    int64_t stride = 0, offset = 0;   ///< bytes: row to row, and start within the prepared rows of a full step
+    int64_t stride = 0,
+            offset = 0;  ///< bytes: row to row, and start within the prepared rows of a full step
   };
   std::vector<Item> items;
   std::vector<Act> acts;
-  int64_t n_task = 0;        ///< tasks of one row tile
+  int64_t n_task = 0;  ///< tasks of one row tile
 };
 
-/// One stage on the CPU. Steps run on the device's driver thread, one op after the other; the threads of the pool share
-/// out the outputs of an op and never the terms of a sum.
+/// One stage on the CPU. Steps run on the device's driver thread, one op after the other; the
+/// threads of the pool share out the outputs of an op and never the terms of a sum.
 class CpuExecutable final : public runtime::Executable {
  public:
-  static Result<std::unique_ptr<CpuExecutable>> create(const graph::Graph& graph, const graph::StagePlan& plan,
-                                                       const runtime::CompileOptions& options, Device& device);
+  static Result<std::unique_ptr<CpuExecutable>> create(const graph::Graph& graph,
+                                                       const graph::StagePlan& plan,
+                                                       const runtime::CompileOptions& options,
+                                                       Device& device);
 
   Result<runtime::Ticket> submit(const runtime::Step& step, const runtime::StepIo& io) override;
   Result<void> wait(runtime::Ticket ticket) override { return device_.wait(ticket); }
@@ -78,11 +82,12 @@ class CpuExecutable final : public runtime::Executable {
   void norm(const graph::Op& op);
   void linear_group(const graph::Op& op, const LinearPlan& lp);
   void prepare_acts(const float* x, int64_t m, int64_t k, const LinearPlan& lp);
-  void linear_task(const graph::Op& op, const LinearPlan& lp, int64_t row, int64_t m, int64_t task, int thread);
-  void glu_task(const graph::Op& op, const LinearPlan& lp, int64_t row, int64_t m, int64_t n_begin, int64_t n_end,
-                int thread);
-  void run_kernel(const LinearPlan& lp, const LinearPlan::Item& item, int64_t row, int64_t m, int64_t n_begin,
-                  int64_t n_end, float* out, int64_t out_stride, int thread);
+  void linear_task(const graph::Op& op, const LinearPlan& lp, int64_t row, int64_t m, int64_t task,
+                   int thread);
+  void glu_task(const graph::Op& op, const LinearPlan& lp, int64_t row, int64_t m, int64_t n_begin,
+                int64_t n_end, int thread);
+  void run_kernel(const LinearPlan& lp, const LinearPlan::Item& item, int64_t row, int64_t m,
+                  int64_t n_begin, int64_t n_end, float* out, int64_t out_stride, int thread);
   void qk_norm_rope_store(const graph::Op& op);
   void attention(const graph::Op& op);
   void attention_split(const graph::Op& op, const kern::AttnArgs& base, int64_t n_span);
@@ -94,21 +99,31 @@ class CpuExecutable final : public runtime::Executable {
   void kv_store(const graph::Op& op);
 
   // Pieces.
-  float* value(graph::ValueId v) { return reinterpret_cast<float*>(arena_.data() + plan_.offset_bytes[static_cast<size_t>(v)]); }
+  float* value(graph::ValueId v) {
+    return reinterpret_cast<float*>(arena_.data() + plan_.offset_bytes[static_cast<size_t>(v)]);
+  }
   int64_t n_cols(graph::ValueId v) const { return g_.values[static_cast<size_t>(v)].n_cols; }
   int64_t n_rows(graph::ValueId v) const {
-    return g_.values[static_cast<size_t>(v)].rows == graph::Rows::kTok ? n_tok_ : static_cast<int64_t>(turn_.size());
+    return g_.values[static_cast<size_t>(v)].rows == graph::Rows::kTok
+               ? n_tok_
+               : static_cast<int64_t>(turn_.size());
   }
   const float* rope_row(int rope, int64_t row) const;
   void store_row(int cache_layer, int64_t row, const float* k, const float* v);
   kern::AttnArgs attention_args(const graph::Op& op);
-  void tile_args(kern::AttnArgs* a, const graph::AttentionAttrs& attrs, const RowTile& tile, int64_t kv_head) const;
-  std::byte* thread_scratch(int thread) { return thread_scratch_.data() + thread * thread_scratch_bytes_; }
-  float* thread_tile(int thread) { return reinterpret_cast<float*>(thread_scratch(thread) + kernel_scratch_bytes_); }
+  void tile_args(kern::AttnArgs* a, const graph::AttentionAttrs& attrs, const RowTile& tile,
+                 int64_t kv_head) const;
+  std::byte* thread_scratch(int thread) {
+    return thread_scratch_.data() + thread * thread_scratch_bytes_;
+  }
+  float* thread_tile(int thread) {
+    return reinterpret_cast<float*>(thread_scratch(thread) + kernel_scratch_bytes_);
+  }
   /// Shares out rows when there is enough to do for more than one thread.
   template <class Fn>
   void for_rows(int64_t n, int64_t cols, Fn&& fn) {
-    constexpr int64_t kWorthSharing = 16384;  // elements; below this a wake-up costs more than it saves
+    constexpr int64_t kWorthSharing =
+        16384;  // elements; below this a wake-up costs more than it saves
     if (n * cols < kWorthSharing) {
       for (int64_t r = 0; r < n; ++r) fn(r);
       return;
@@ -124,15 +139,16 @@ class CpuExecutable final : public runtime::Executable {
   Device& device_;
   const kern::CpuKernels& k_;
   StageWeights weights_;
-  std::vector<LinearPlan> linears_;              // [op_end - op_begin], empty for other ops
+  std::vector<LinearPlan> linears_;  // [op_end - op_begin], empty for other ops
   Buffer arena_, act_, thread_scratch_, split_;
   int64_t act_bytes_ = 0, split_bytes_ = 0;
   int64_t kernel_scratch_bytes_ = 0, thread_scratch_bytes_ = 0;
   std::vector<Buffer> kv_buffers_;
-  std::vector<kern::KvPoolView> pools_;          // [cache_layers]; empty views for layers of other stages
-  std::vector<std::vector<float>> rope_tables_;  // [ropes][n_tok * rope_dim], cos and sin of each pair
+  std::vector<kern::KvPoolView> pools_;  // [cache_layers]; empty views for layers of other stages
+  std::vector<std::vector<float>>
+      rope_tables_;  // [ropes][n_tok * rope_dim], cos and sin of each pair
   std::vector<bool> rope_used_;
-  std::vector<int32_t> q_slot_;                  // [n_tok]
+  std::vector<int32_t> q_slot_;  // [n_tok]
   std::vector<RowTile> tiles_;
   std::vector<int32_t> want_rows_;
   std::vector<runtime::LogitStats> stats_;
@@ -140,7 +156,7 @@ class CpuExecutable final : public runtime::Executable {
   // The step that is running.
   const runtime::Step* step_ = nullptr;
   int64_t n_tok_ = 0;
-  std::span<const int32_t> turn_;                // wanted rows of the tail's current turn
+  std::span<const int32_t> turn_;  // wanted rows of the tail's current turn
   ThreadPool* pool_ = nullptr;
 };
 

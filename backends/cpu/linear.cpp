@@ -3,8 +3,9 @@
 #include "backends/cpu/executable.h"
 #include "core/base/checked.h"
 
-/// linear_group: activations are prepared once a row for all items that agree on the form, then tasks of
-/// (row tile, chunk of outputs) are shared out. The epilogue works on the chunk while it is in the cache.
+/// linear_group: activations are prepared once a row for all items that agree on the form, then
+/// tasks of (row tile, chunk of outputs) are shared out. The epilogue works on the chunk while it
+/// is in the cache.
 namespace infer::cpu {
 namespace {
 
@@ -28,16 +29,17 @@ void CpuExecutable::plan_linears() {
     if (op.kind != graph::OpKind::kLinearGroup) continue;
     LinearPlan& lp = linears_[static_cast<size_t>(i - plan_.op_begin)];
     const auto& attrs = op.as<graph::LinearAttrs>();
-    const int64_t n_row = g_.values[static_cast<size_t>(op.in[0])].rows == graph::Rows::kTok ? plan_.capacity.n_tok
-                                                                                              : plan_.capacity.n_logit_rows;
+    const int64_t n_row = g_.values[static_cast<size_t>(op.in[0])].rows == graph::Rows::kTok
+                              ? plan_.capacity.n_tok
+                              : plan_.capacity.n_logit_rows;
     int64_t act_bytes = 0;
     for (const graph::LinearItem& ref : attrs.items) {
       LinearPlan::Item item;
       item.w = weights_.matrix(ref.weight);
       item.bias = weights_.vector(ref.bias);
-      const auto known = std::find_if(lp.acts.begin(), lp.acts.end(), [&](const LinearPlan::Act& a) {
-        return a.kernel->same_act(*item.w.kernel);
-      });
+      const auto known = std::find_if(
+          lp.acts.begin(), lp.acts.end(),
+          [&](const LinearPlan::Act& a) { return a.kernel->same_act(*item.w.kernel); });
       item.act = static_cast<int>(known - lp.acts.begin());
       if (known == lp.acts.end()) {
         const int64_t stride = align_up<int64_t>(item.w.kernel->act_bytes(item.w.k), 64);
@@ -80,15 +82,17 @@ void CpuExecutable::linear_group(const graph::Op& op, const LinearPlan& lp) {
     const int64_t task = i / n_tile;
     if (op.as<graph::LinearAttrs>().epilogue == graph::Epilogue::kGlu) {
       const LinearPlan::Item& gate = lp.items[0];
-      glu_task(op, lp, row, rows, task * gate.chunk, std::min(gate.w.n, (task + 1) * gate.chunk), thread);
+      glu_task(op, lp, row, rows, task * gate.chunk, std::min(gate.w.n, (task + 1) * gate.chunk),
+               thread);
     } else {
       linear_task(op, lp, row, rows, task, thread);
     }
   });
 }
 
-void CpuExecutable::run_kernel(const LinearPlan& lp, const LinearPlan::Item& item, int64_t row, int64_t m, int64_t n_begin,
-                               int64_t n_end, float* out, int64_t out_stride, int thread) {
+void CpuExecutable::run_kernel(const LinearPlan& lp, const LinearPlan::Item& item, int64_t row,
+                               int64_t m, int64_t n_begin, int64_t n_end, float* out,
+                               int64_t out_stride, int thread) {
   const LinearPlan::Act& act = lp.acts[static_cast<size_t>(item.act)];
   kern::LinearArgs args;
   args.w = item.w.data;
@@ -104,11 +108,12 @@ void CpuExecutable::run_kernel(const LinearPlan& lp, const LinearPlan::Item& ite
   args.scratch = thread_scratch(thread);
   item.w.kernel->run(args);
   if (item.bias == nullptr) return;
-  for (int64_t r = 0; r < m; ++r) k_.add(out + r * out_stride, item.bias + n_begin, n_end - n_begin, out + r * out_stride);
+  for (int64_t r = 0; r < m; ++r)
+    k_.add(out + r * out_stride, item.bias + n_begin, n_end - n_begin, out + r * out_stride);
 }
 
-void CpuExecutable::linear_task(const graph::Op& op, const LinearPlan& lp, int64_t row, int64_t m, int64_t task,
-                                int thread) {
+void CpuExecutable::linear_task(const graph::Op& op, const LinearPlan& lp, int64_t row, int64_t m,
+                                int64_t task, int thread) {
   size_t i = 0;
   while (i + 1 < lp.items.size() && task >= lp.items[i + 1].first_task) ++i;
   const LinearPlan::Item& item = lp.items[i];
@@ -131,8 +136,8 @@ void CpuExecutable::linear_task(const graph::Op& op, const LinearPlan& lp, int64
   }
 }
 
-void CpuExecutable::glu_task(const graph::Op& op, const LinearPlan& lp, int64_t row, int64_t m, int64_t n_begin,
-                             int64_t n_end, int thread) {
+void CpuExecutable::glu_task(const graph::Op& op, const LinearPlan& lp, int64_t row, int64_t m,
+                             int64_t n_begin, int64_t n_end, int thread) {
   const LinearPlan::Item& gate_item = lp.items[0];
   const int64_t stride = gate_item.chunk;
   float* gate = thread_tile(thread);

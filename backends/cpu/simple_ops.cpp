@@ -27,7 +27,8 @@ void CpuExecutable::norm(const graph::Op& op) {
   for_rows(n_rows(op.in[0]), n, [&](int64_t r) {
     float* x = value(op.in[0]) + r * n;
     float* out = value(op.out[0]) + r * n;
-    // With a residual the output may share the residual's memory, and x is not read again: it takes the norm.
+    // With a residual the output may share the residual's memory, and x is not read again: it takes
+    // the norm.
     float* y = attrs.residual_after ? x : out;
     if (attrs.kind == graph::NormKind::kRms) {
       k_.rms_norm(x, w, attrs.eps, n, y);
@@ -79,7 +80,8 @@ void CpuExecutable::rope(const graph::Op& op) {
     const float* in = value(op.in[0]) + r * n;
     float* out = value(op.out[0]) + r * n;
     if (in != out) std::copy_n(in, n, out);
-    k_.rope(static_cast<kern::RopeKind>(rope.kind), out, a.n_head, a.head_dim, rope.rope_dim, rope_row(a.rope, r));
+    k_.rope(static_cast<kern::RopeKind>(rope.kind), out, a.n_head, a.head_dim, rope.rope_dim,
+            rope_row(a.rope, r));
   });
 }
 

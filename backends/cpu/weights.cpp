@@ -62,7 +62,8 @@ Result<void> StageWeights::add_matrix(const graph::Graph& graph, graph::WeightId
     INFER_ASSIGN(Buffer buffer, Buffer::allocate(n_bytes, w.name.c_str()));
     const int64_t rows = align_up(kPackRows, kernel->n_align);
     device.pool(2).for_each(ceil_div(m.n, rows), [&](int64_t task, int) {
-      kernel->pack(w.view.data, m.n, m.k, task * rows, std::min(m.n, (task + 1) * rows), buffer.data());
+      kernel->pack(w.view.data, m.n, m.k, task * rows, std::min(m.n, (task + 1) * rows),
+                   buffer.data());
     });
     m.data = buffer.data();
     own_bytes_ += n_bytes;
@@ -73,7 +74,8 @@ Result<void> StageWeights::add_matrix(const graph::Graph& graph, graph::WeightId
   return {};
 }
 
-Result<void> StageWeights::add_vector(const graph::Graph& graph, graph::WeightId id, const kern::CpuKernels& kernels) {
+Result<void> StageWeights::add_vector(const graph::Graph& graph, graph::WeightId id,
+                                      const kern::CpuKernels& kernels) {
   const graph::Weight& w = graph.weights[static_cast<size_t>(id)];
   const auto decode = kernels.decode_row[static_cast<size_t>(w.view.type)];
   INFER_CHECK(decode != nullptr, "supports() let '{}' pass", w.name);
@@ -81,7 +83,8 @@ Result<void> StageWeights::add_vector(const graph::Graph& graph, graph::WeightId
   decode(w.view.data, w.view.n_elem(), values.data());
   for (size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
-      return make_error(ErrorCode::kCorrupt, "tensor '{}'[{}] = {}: not a finite number", w.name, i, values[i]);
+      return make_error(ErrorCode::kCorrupt, "tensor '{}'[{}] = {}: not a finite number", w.name, i,
+                        values[i]);
     }
   }
   own_bytes_ += static_cast<int64_t>(values.size() * sizeof(float));

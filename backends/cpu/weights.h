@@ -19,8 +19,8 @@ struct PackedMatrix {
   int64_t n = 0, k = 0;
 };
 
-/// The weights of one stage: matrices packed for the kernels (or used from the mapped file where the layouts agree),
-/// vectors widened to f32, embedding tables as they are in the file.
+/// The weights of one stage: matrices packed for the kernels (or used from the mapped file where
+/// the layouts agree), vectors widened to f32, embedding tables as they are in the file.
 class StageWeights {
  public:
   static Result<StageWeights> load(const graph::Graph& graph, const graph::StagePlan& plan,
@@ -28,15 +28,18 @@ class StageWeights {
 
   const PackedMatrix& matrix(graph::WeightId id) const { return matrices_.at(id); }
   /// nullptr for kNoWeight.
-  const float* vector(graph::WeightId id) const { return id == graph::kNoWeight ? nullptr : vectors_.at(id).data(); }
+  const float* vector(graph::WeightId id) const {
+    return id == graph::kNoWeight ? nullptr : vectors_.at(id).data();
+  }
 
   int64_t own_bytes() const { return own_bytes_; }
   int64_t mapped_bytes() const { return mapped_bytes_; }
 
  private:
-  Result<void> add_matrix(const graph::Graph& graph, graph::WeightId id, const runtime::CompileOptions& options,
-                          Device& device);
-  Result<void> add_vector(const graph::Graph& graph, graph::WeightId id, const kern::CpuKernels& kernels);
+  Result<void> add_matrix(const graph::Graph& graph, graph::WeightId id,
+                          const runtime::CompileOptions& options, Device& device);
+  Result<void> add_vector(const graph::Graph& graph, graph::WeightId id,
+                          const kern::CpuKernels& kernels);
 
   std::unordered_map<graph::WeightId, PackedMatrix> matrices_;
   std::unordered_map<graph::WeightId, std::vector<float>> vectors_;

@@ -3,8 +3,9 @@
 #include <bit>
 #include <cstdint>
 
-/// Scalar conversions between f32 and the two 16-bit float formats, bit exact with the hardware's (round to nearest even).
-/// Force-inlined: ISA-specific files include this header and must not emit a shared copy (style.md 2.6).
+/// Scalar conversions between f32 and the two 16-bit float formats, bit exact with the hardware's
+/// (round to nearest even). Force-inlined: ISA-specific files include this header and must not emit
+/// a shared copy (style.md 2.6).
 namespace infer {
 
 [[gnu::always_inline]] inline float f32_from_bf16(uint16_t h) {
@@ -13,7 +14,8 @@ namespace infer {
 
 [[gnu::always_inline]] inline uint16_t bf16_from_f32(float f) {
   const uint32_t u = std::bit_cast<uint32_t>(f);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((u >> 16) | 0x40u);  // keep NaN a quiet NaN
+  if ((u & 0x7fffffffu) > 0x7f800000u)
+    return static_cast<uint16_t>((u >> 16) | 0x40u);  // keep NaN a quiet NaN
   return static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
@@ -34,9 +36,11 @@ namespace infer {
   const uint32_t sign = (u >> 16) & 0x8000u;
   const uint32_t mag = u & 0x7fffffffu;
   if (mag > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((mag >> 13) & 0x3ffu));
-  if (mag >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to or beyond 65520
-  if (mag < 0x38800000u) {                                               // subnormal half or zero
-    const float scaled = std::bit_cast<float>(mag) + 0.5f;  // ulp of [0.5, 1) is 2^-24: the adder rounds for us
+  if (mag >= 0x477ff000u)
+    return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to or beyond 65520
+  if (mag < 0x38800000u) {                         // subnormal half or zero
+    const float scaled =
+        std::bit_cast<float>(mag) + 0.5f;  // ulp of [0.5, 1) is 2^-24: the adder rounds for us
     return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(scaled) - 0x3f000000u));
   }
   const uint32_t odd = (mag >> 13) & 1u;

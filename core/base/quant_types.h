@@ -14,7 +14,7 @@ struct QuantType {
   DType type;
   std::string_view name;  ///< lower case, as users write it: "q4_k"
   uint32_t gguf_id;
-  int32_t block_len;      ///< elements in a block along k
+  int32_t block_len;  ///< elements in a block along k
   int32_t block_bytes;
 };
 
@@ -29,7 +29,8 @@ std::string_view removed_type_name(uint32_t id);
 std::optional<DType> dtype_from_name(std::string_view name);
 
 inline std::string_view name_of(DType type) { return quant_type(type).name; }
-/// Bytes of a row of n_elem; nullopt when n_elem is negative, no multiple of the block length, or the product wraps.
+/// Bytes of a row of n_elem; nullopt when n_elem is negative, no multiple of the block length, or
+/// the product wraps.
 std::optional<int64_t> row_bytes(DType type, int64_t n_elem);
 
 }  // namespace infer

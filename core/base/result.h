@@ -32,7 +32,7 @@ template <class T>
 class [[nodiscard]] Result {
  public:
   using value_type = T;
-  Result(T value) : v_(std::in_place_index<0>, std::move(value)) {}   // NOLINT: implicit by design
+  Result(T value) : v_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit by design
   Result(Error error) : v_(std::in_place_index<1>, std::move(error)) {}  // NOLINT
   bool ok() const { return v_.index() == 0; }
   explicit operator bool() const { return ok(); }
@@ -78,9 +78,9 @@ class [[nodiscard]] Result<void> {
 }  // namespace infer
 
 /// Leaves the function with the error of `expr` (a Result), if it has one.
-#define INFER_TRY(expr)                                                    \
-  do {                                                                     \
-    auto infer_try_result_ = (expr);                                       \
+#define INFER_TRY(expr)                                                       \
+  do {                                                                        \
+    auto infer_try_result_ = (expr);                                          \
     if (!infer_try_result_.ok()) return std::move(infer_try_result_).error(); \
   } while (false)
 
@@ -90,8 +90,8 @@ class [[nodiscard]] Result<void> {
 /// `INFER_ASSIGN(auto x, f());` declares x from the value of f(), or leaves with its error.
 #define INFER_ASSIGN(decl, expr) INFER_ASSIGN_(INFER_CONCAT_(infer_result_, __LINE__), decl, expr)
 // NOLINTBEGIN(bugprone-macro-parentheses): a declaration takes no parentheses
-#define INFER_ASSIGN_(tmp, decl, expr)               \
-  auto tmp = (expr);                                 \
-  if (!tmp.ok()) return std::move(tmp).error();      \
+#define INFER_ASSIGN_(tmp, decl, expr)          \
+  auto tmp = (expr);                            \
+  if (!tmp.ok()) return std::move(tmp).error(); \
   decl = std::move(tmp).value()
 // NOLINTEND(bugprone-macro-parentheses)

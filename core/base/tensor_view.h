@@ -8,7 +8,8 @@
 
 namespace infer {
 
-/// A read-only tensor as a file holds it. `ne[0]` is the contiguous dimension (k of a weight [n, k]), as GGUF orders it.
+/// A read-only tensor as a file holds it. `ne[0]` is the contiguous dimension (k of a weight [n,
+/// k]), as GGUF orders it.
 struct TensorView {
   DType type = DType::kF32;
   std::array<int64_t, 4> ne{1, 1, 1, 1};

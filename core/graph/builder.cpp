@@ -25,16 +25,19 @@ WeightId Builder::weight(const std::string& name) {
   return id;
 }
 
-Linear Builder::linear(const std::string& prefix) { return {weight(prefix + ".weight"), optional(prefix + ".bias")}; }
+Linear Builder::linear(const std::string& prefix) {
+  return {weight(prefix + ".weight"), optional(prefix + ".bias")};
+}
 
 ValueId Builder::value(std::string name, int64_t n_cols, Rows rows) {
   g_->values.push_back({std::move(name), rows, n_cols});
   return static_cast<ValueId>(g_->values.size() - 1);
 }
 
-Op& Builder::op(OpKind kind, int il, std::string name, std::vector<ValueId> in, std::vector<ValueId> out,
-                OpAttrs attrs) {
-  return g_->ops.emplace_back(Op{kind, il, std::move(name), std::move(in), std::move(out), std::move(attrs)});
+Op& Builder::op(OpKind kind, int il, std::string name, std::vector<ValueId> in,
+                std::vector<ValueId> out, OpAttrs attrs) {
+  return g_->ops.emplace_back(
+      Op{kind, il, std::move(name), std::move(in), std::move(out), std::move(attrs)});
 }
 
 void Builder::end_half(HalfKind kind, int il, int op_begin, ValueId in, ValueId out) {
@@ -46,12 +49,13 @@ int64_t Builder::rows_of(ValueId v) const { return g_->values[static_cast<size_t
 ValueId Builder::norm(ValueId x, int il, const std::string& name, const Norm& spec) {
   const Rows rows = g_->values[static_cast<size_t>(x)].rows;
   const ValueId y = value(name, rows_of(x), rows);
-  op(OpKind::kNorm, il, name, {x}, {y}, NormAttrs{spec.kind, spec.weight, spec.bias, spec.eps, false});
+  op(OpKind::kNorm, il, name, {x}, {y},
+     NormAttrs{spec.kind, spec.weight, spec.bias, spec.eps, false});
   return y;
 }
 
-ValueId Builder::single_linear(ValueId x, int il, const std::string& name, const Linear& lin, float scale,
-                               float softcap) {
+ValueId Builder::single_linear(ValueId x, int il, const std::string& name, const Linear& lin,
+                               float scale, float softcap) {
   const Rows rows = g_->values[static_cast<size_t>(x)].rows;
   const ValueId y = value(name, g_->weights[static_cast<size_t>(lin.weight)].n(), rows);
   LinearAttrs attrs;
@@ -62,7 +66,8 @@ ValueId Builder::single_linear(ValueId x, int il, const std::string& name, const
   return y;
 }
 
-ValueId Builder::add_residual(ValueId residual, ValueId x, int il, const std::string& name, const Norm& post_norm) {
+ValueId Builder::add_residual(ValueId residual, ValueId x, int il, const std::string& name,
+                              const Norm& post_norm) {
   const ValueId out = value(name + "_residual", rows_of(residual));
   if (post_norm.weight == kNoWeight) {
     op(OpKind::kAdd, il, name + "_residual", {residual, x}, {out}, NoAttrs{});
@@ -76,8 +81,8 @@ ValueId Builder::add_residual(ValueId residual, ValueId x, int il, const std::st
   return out;
 }
 
-ValueId Builder::project_back(ValueId residual, ValueId x, int il, const std::string& name, const Linear& lin,
-                              const Norm& post_norm) {
+ValueId Builder::project_back(ValueId residual, ValueId x, int il, const std::string& name,
+                              const Linear& lin, const Norm& post_norm) {
   if (unfused_ || post_norm.weight != kNoWeight) {
     const ValueId y = single_linear(x, il, name, lin, 1.0f, 0.0f);
     return add_residual(residual, y, il, name, post_norm);
@@ -102,7 +107,8 @@ int Builder::add_cache_layer(int il, const AttnSpec& spec) {
   const CacheKind kind = spec.window > 0 ? CacheKind::kWindow : CacheKind::kFull;
   int group = -1;
   for (size_t i = 0; i < g_->cache_groups.size(); ++i) {
-    if (g_->cache_groups[i].kind == kind && g_->cache_groups[i].window == spec.window) group = static_cast<int>(i);
+    if (g_->cache_groups[i].kind == kind && g_->cache_groups[i].window == spec.window)
+      group = static_cast<int>(i);
   }
   if (group < 0) {
     group = static_cast<int>(g_->cache_groups.size());
@@ -116,22 +122,27 @@ int Builder::add_cache_layer(int il, const AttnSpec& spec) {
 
 Builder::Qkv Builder::project_qkv(ValueId y, int il, const std::string& blk, const AttnSpec& spec) {
   if (unfused_) {
-    return {single_linear(y, il, blk + "attn_q", spec.q, 1.0f, 0.0f), single_linear(y, il, blk + "attn_k", spec.k, 1.0f, 0.0f),
+    return {single_linear(y, il, blk + "attn_q", spec.q, 1.0f, 0.0f),
+            single_linear(y, il, blk + "attn_k", spec.k, 1.0f, 0.0f),
             single_linear(y, il, blk + "attn_v", spec.v, 1.0f, 0.0f)};
   }
-  const Qkv out{value(blk + "attn_q", spec.n_head * spec.head_dim), value(blk + "attn_k", spec.n_kv_head * spec.head_dim),
+  const Qkv out{value(blk + "attn_q", spec.n_head * spec.head_dim),
+                value(blk + "attn_k", spec.n_kv_head * spec.head_dim),
                 value(blk + "attn_v", spec.n_kv_head * spec.head_dim_v)};
   LinearAttrs attrs;
-  attrs.items = {{spec.q.weight, spec.q.bias}, {spec.k.weight, spec.k.bias}, {spec.v.weight, spec.v.bias}};
+  attrs.items = {
+      {spec.q.weight, spec.q.bias}, {spec.k.weight, spec.k.bias}, {spec.v.weight, spec.v.bias}};
   op(OpKind::kLinearGroup, il, blk + "attn_q|k|v", {y}, {out.q, out.k, out.v}, std::move(attrs));
   return out;
 }
 
-ValueId Builder::store_unfused(const Qkv& qkv, int il, const std::string& blk, const AttnSpec& spec, int cache_layer) {
+ValueId Builder::store_unfused(const Qkv& qkv, int il, const std::string& blk, const AttnSpec& spec,
+                               int cache_layer) {
   const auto one = [&](ValueId x, const std::string& name, WeightId weight, int64_t n_head) {
     if (weight != kNoWeight) {
       const ValueId y = value(name + "_norm", rows_of(x));
-      op(OpKind::kHeadNorm, il, name + "_norm", {x}, {y}, HeadNormAttrs{n_head, spec.head_dim, weight, spec.norm.eps});
+      op(OpKind::kHeadNorm, il, name + "_norm", {x}, {y},
+         HeadNormAttrs{n_head, spec.head_dim, weight, spec.norm.eps});
       x = y;
     }
     if (spec.rope >= 0) {
@@ -151,7 +162,7 @@ ValueId Builder::attn_block(ValueId x, int il, const AttnSpec& spec) {
   const int begin = begin_half();
   const std::string blk = "blk." + std::to_string(il) + ".";
   const int cache_layer = add_cache_layer(il, spec);
-  const ValueId y = norm(x, il, blk + "attn_norm", spec.norm);   // [n_tok, n_embd]
+  const ValueId y = norm(x, il, blk + "attn_norm", spec.norm);  // [n_tok, n_embd]
   const Qkv qkv = project_qkv(y, il, blk, spec);
   ValueId q = kNoValue;
   if (unfused_) {

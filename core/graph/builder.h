@@ -23,8 +23,8 @@ struct Linear {
 struct AttnSpec {
   Norm norm;
   Linear q, k, v, out;
-  WeightId q_norm = kNoWeight, k_norm = kNoWeight;   ///< RMS per head
-  Norm post_norm;                                    ///< weight kNoWeight: none
+  WeightId q_norm = kNoWeight, k_norm = kNoWeight;  ///< RMS per head
+  Norm post_norm;                                   ///< weight kNoWeight: none
   int64_t n_head = 0, n_kv_head = 0, head_dim = 0, head_dim_v = 0;
   int rope = -1;
   int64_t window = 0;
@@ -45,8 +45,8 @@ struct OutputSpec {
   float scale = 1.0f, softcap = 0.0f;
 };
 
-/// Collects a Graph. Architectures call the blocks; the blocks emit fused ops, or with `unfused` the composition they
-/// are checked against.
+/// Collects a Graph. Architectures call the blocks; the blocks emit fused ops, or with `unfused`
+/// the composition they are checked against.
 class Builder {
  public:
   Builder(Graph* graph, std::unordered_map<std::string, TensorView> tensors, bool unfused);
@@ -55,27 +55,31 @@ class Builder {
   WeightId weight(const std::string& name);
   /// kNoWeight when the file has no such tensor.
   WeightId optional(const std::string& name);
-  Linear linear(const std::string& prefix);   ///< prefix + ".weight" and, if present, ".bias"
+  Linear linear(const std::string& prefix);  ///< prefix + ".weight" and, if present, ".bias"
 
-  ValueId input_block(WeightId table, float scale);               // -> [n_tok, n_embd]
-  ValueId attn_block(ValueId x, int il, const AttnSpec& spec);    // -> [n_tok, n_embd]
-  ValueId mlp_block(ValueId x, int il, const MlpSpec& spec);      // -> [n_tok, n_embd]
-  void output_block(ValueId x, const OutputSpec& spec);           // -> [n_logit_rows, n_vocab]
+  ValueId input_block(WeightId table, float scale);             // -> [n_tok, n_embd]
+  ValueId attn_block(ValueId x, int il, const AttnSpec& spec);  // -> [n_tok, n_embd]
+  ValueId mlp_block(ValueId x, int il, const MlpSpec& spec);    // -> [n_tok, n_embd]
+  void output_block(ValueId x, const OutputSpec& spec);         // -> [n_logit_rows, n_vocab]
 
  private:
   ValueId value(std::string name, int64_t n_cols, Rows rows = Rows::kTok);
-  Op& op(OpKind kind, int il, std::string name, std::vector<ValueId> in, std::vector<ValueId> out, OpAttrs attrs);
+  Op& op(OpKind kind, int il, std::string name, std::vector<ValueId> in, std::vector<ValueId> out,
+         OpAttrs attrs);
   ValueId norm(ValueId x, int il, const std::string& name, const Norm& spec);
-  ValueId single_linear(ValueId x, int il, const std::string& name, const Linear& linear, float scale, float softcap);
-  ValueId add_residual(ValueId residual, ValueId x, int il, const std::string& name, const Norm& post_norm);
-  /// out = residual + post_norm(x W^T), by whichever ops the mode and the norm ask for.
-  ValueId project_back(ValueId residual, ValueId x, int il, const std::string& name, const Linear& linear,
+  ValueId single_linear(ValueId x, int il, const std::string& name, const Linear& linear,
+                        float scale, float softcap);
+  ValueId add_residual(ValueId residual, ValueId x, int il, const std::string& name,
                        const Norm& post_norm);
+  /// out = residual + post_norm(x W^T), by whichever ops the mode and the norm ask for.
+  ValueId project_back(ValueId residual, ValueId x, int il, const std::string& name,
+                       const Linear& linear, const Norm& post_norm);
   struct Qkv {
     ValueId q, k, v;
   };
   Qkv project_qkv(ValueId y, int il, const std::string& blk, const AttnSpec& spec);
-  ValueId store_unfused(const Qkv& qkv, int il, const std::string& blk, const AttnSpec& spec, int cache_layer);
+  ValueId store_unfused(const Qkv& qkv, int il, const std::string& blk, const AttnSpec& spec,
+                        int cache_layer);
   int add_cache_layer(int il, const AttnSpec& spec);
   int64_t rows_of(ValueId v) const;
   int begin_half() const { return static_cast<int>(g_->ops.size()); }

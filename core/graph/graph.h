@@ -7,7 +7,8 @@
 #include "core/base/tensor_view.h"
 #include "core/graph/op.h"
 
-/// A model as data: what is computed, in which order, with which weights. Built once by an architecture file.
+/// A model as data: what is computed, in which order, with which weights. Built once by an
+/// architecture file.
 namespace infer::graph {
 
 /// Whose rows a value has: one a token of the step, or one a token whose logits are wanted.
@@ -15,7 +16,7 @@ enum class Rows : uint8_t { kTok, kLogit };
 
 /// An activation [n_rows, n_cols], f32.
 struct Value {
-  std::string name;   ///< "blk.3.attn_norm"
+  std::string name;  ///< "blk.3.attn_norm"
   Rows rows = Rows::kTok;
   int64_t n_cols = 0;
 };
@@ -28,11 +29,12 @@ struct Weight {
   int64_t n() const { return view.ne[1]; }
 };
 
-/// Rotary embedding as it is applied: angle of pair i at position p is p * inv_freq[i]; cos and sin are times mscale.
+/// Rotary embedding as it is applied: angle of pair i at position p is p * inv_freq[i]; cos and sin
+/// are times mscale.
 struct Rope {
   RopeKind kind = RopeKind::kNorm;
   int64_t rope_dim = 0;
-  std::vector<double> inv_freq;   ///< [rope_dim / 2]
+  std::vector<double> inv_freq;  ///< [rope_dim / 2]
   double mscale = 1.0;
   bool operator==(const Rope&) const = default;
 };
@@ -60,8 +62,8 @@ struct HalfLayer {
   HalfKind kind = HalfKind::kMixer;
   int il = -1;
   int op_begin = 0, op_end = 0;
-  ValueId in = kNoValue;    ///< residual stream; kNoValue for kInput
-  ValueId out = kNoValue;   ///< residual stream, or the logits of kOutput
+  ValueId in = kNoValue;   ///< residual stream; kNoValue for kInput
+  ValueId out = kNoValue;  ///< residual stream, or the logits of kOutput
 };
 
 struct Graph {

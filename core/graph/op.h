@@ -6,7 +6,8 @@
 #include <variant>
 #include <vector>
 
-/// The ops of design.md section 4 as records: kind, inputs, outputs, attributes. Those marked "unfused" exist only for
+/// The ops of design.md section 4 as records: kind, inputs, outputs, attributes. Those marked
+/// "unfused" exist only for
 /// `--unfused`, the reference composition that fused ops are checked against.
 namespace infer::graph {
 
@@ -31,12 +32,15 @@ enum class OpKind : uint8_t {
 std::string_view name_of(OpKind kind);
 
 enum class NormKind : uint8_t { kRms, kLayer };
-enum class RopeKind : uint8_t { kNorm /* pairs (2i, 2i+1) */, kNeox /* pairs (i, i + rope_dim / 2) */ };
+enum class RopeKind : uint8_t {
+  kNorm /* pairs (2i, 2i+1) */,
+  kNeox /* pairs (i, i + rope_dim / 2) */
+};
 enum class GluKind : uint8_t { kSilu, kGeluTanh, kGeluErf };
 enum class Epilogue : uint8_t { kNone, kResidualAdd, kGlu };
 
 struct EmbedAttrs {
-  WeightId table = kNoWeight;   ///< [n_vocab, n_embd]
+  WeightId table = kNoWeight;  ///< [n_vocab, n_embd]
   float scale = 1.0f;
 };
 
@@ -53,20 +57,20 @@ struct LinearItem {
   WeightId bias = kNoWeight;    ///< [n]
 };
 
-/// out_i = scale * (x W_i^T + bias_i), then softcap. kResidualAdd: out = in[1] + that. kGlu: items {gate, up},
-/// out = act(gate) * up.
+/// out_i = scale * (x W_i^T + bias_i), then softcap. kResidualAdd: out = in[1] + that. kGlu: items
+/// {gate, up}, out = act(gate) * up.
 struct LinearAttrs {
   std::vector<LinearItem> items;
   Epilogue epilogue = Epilogue::kNone;
   GluKind glu = GluKind::kSilu;
   float scale = 1.0f;
-  float softcap = 0.0f;         ///< 0: none
+  float softcap = 0.0f;  ///< 0: none
 };
 
 struct QkvAttrs {
-  int cache_layer = 0;          ///< index into Graph::cache_layers
+  int cache_layer = 0;  ///< index into Graph::cache_layers
   int64_t n_head = 0;
-  int rope = -1;                ///< index into Graph::ropes; -1: none
+  int rope = -1;                                    ///< index into Graph::ropes; -1: none
   WeightId q_norm = kNoWeight, k_norm = kNoWeight;  ///< [head_dim], RMS
   float eps = 0.0f;
 };
@@ -76,7 +80,7 @@ struct AttentionAttrs {
   int64_t n_head = 0;
   float scale = 1.0f;
   float softcap = 0.0f;
-  int64_t window = 0;           ///< 0: full
+  int64_t window = 0;  ///< 0: full
 };
 
 struct GluAttrs {
@@ -100,18 +104,20 @@ struct KvStoreAttrs {
 
 struct NoAttrs {};
 
-using OpAttrs = std::variant<NoAttrs, EmbedAttrs, NormAttrs, LinearAttrs, QkvAttrs, AttentionAttrs, GluAttrs,
-                             HeadNormAttrs, RopeAttrs, KvStoreAttrs>;
+using OpAttrs = std::variant<NoAttrs, EmbedAttrs, NormAttrs, LinearAttrs, QkvAttrs, AttentionAttrs,
+                             GluAttrs, HeadNormAttrs, RopeAttrs, KvStoreAttrs>;
 
 struct Op {
   OpKind kind = OpKind::kAdd;
-  int il = -1;                  ///< layer, -1 outside of layers
-  std::string name;             ///< "blk.3.attn_q|k|v", for dumps and errors
+  int il = -1;       ///< layer, -1 outside of layers
+  std::string name;  ///< "blk.3.attn_q|k|v", for dumps and errors
   std::vector<ValueId> in, out;
   OpAttrs attrs;
 
   template <class T>
-  const T& as() const { return std::get<T>(attrs); }
+  const T& as() const {
+    return std::get<T>(attrs);
+  }
 };
 
 /// Calls fn(WeightId) for each weight of the op, in a fixed order.

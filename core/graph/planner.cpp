@@ -22,19 +22,24 @@ ValueId inplace_input(const Op& op) {
   switch (op.kind) {
     case OpKind::kLinearGroup:
       return op.as<LinearAttrs>().epilogue == Epilogue::kResidualAdd ? op.in[1] : kNoValue;
-    case OpKind::kNorm: return op.as<NormAttrs>().residual_after ? op.in[1] : kNoValue;
+    case OpKind::kNorm:
+      return op.as<NormAttrs>().residual_after ? op.in[1] : kNoValue;
     case OpKind::kQkNormRopeStore:
     case OpKind::kAdd:
     case OpKind::kGlu:
     case OpKind::kHeadNorm:
-    case OpKind::kRope: return op.in[0];
-    default: return kNoValue;
+    case OpKind::kRope:
+      return op.in[0];
+    default:
+      return kNoValue;
   }
 }
 
 class Planner {
  public:
-  Planner(const Graph& graph, StagePlan* plan) : g_(graph), plan_(*plan) { index_.assign(g_.values.size(), -1); }
+  Planner(const Graph& graph, StagePlan* plan) : g_(graph), plan_(*plan) {
+    index_.assign(g_.values.size(), -1);
+  }
 
   Result<void> run() {
     INFER_TRY(collect());
@@ -50,12 +55,14 @@ class Planner {
       return {};
     }
     const Value& value = g_.values[static_cast<size_t>(v)];
-    const int64_t n_rows = value.rows == Rows::kTok ? plan_.capacity.n_tok : plan_.capacity.n_logit_rows;
+    const int64_t n_rows =
+        value.rows == Rows::kTok ? plan_.capacity.n_tok : plan_.capacity.n_logit_rows;
     const auto elems = checked_mul(n_rows, value.n_cols);
     const auto bytes = elems ? checked_mul<int64_t>(*elems, 4) : std::nullopt;
     const auto padded = bytes ? checked_align_up(*bytes, kArenaAlign) : std::nullopt;
     if (!padded) {
-      return make_error(ErrorCode::kOutOfMemory, "{}: activation [{}, {}] is too large", value.name, n_rows, value.n_cols);
+      return make_error(ErrorCode::kOutOfMemory, "{}: activation [{}, {}] is too large", value.name,
+                        n_rows, value.n_cols);
     }
     i = static_cast<int>(lives_.size());
     lives_.push_back({v, at, at, *padded, -1});
@@ -67,7 +74,8 @@ class Planner {
     for (int i = plan_.op_begin; i < plan_.op_end; ++i) {
       const Op& op = g_.ops[static_cast<size_t>(i)];
       // The tail runs several times, so what it reads from outside must outlive it.
-      for (ValueId v : op.in) INFER_TRY(touch(v, op.kind == OpKind::kGatherRows ? plan_.op_end : i));
+      for (ValueId v : op.in)
+        INFER_TRY(touch(v, op.kind == OpKind::kGatherRows ? plan_.op_end : i));
       for (ValueId v : op.out) INFER_TRY(touch(v, i));
     }
     INFER_TRY(touch(plan_.out, plan_.op_end));
@@ -119,9 +127,11 @@ class Planner {
 
 }  // namespace
 
-Result<StagePlan> plan_stage(const Graph& graph, int half_begin, int half_end, const Capacity& capacity) {
-  INFER_CHECK(half_begin >= 0 && half_begin < half_end && half_end <= static_cast<int>(graph.halves.size()),
-              "halves [{}, {}) of {}", half_begin, half_end, graph.halves.size());
+Result<StagePlan> plan_stage(const Graph& graph, int half_begin, int half_end,
+                             const Capacity& capacity) {
+  INFER_CHECK(
+      half_begin >= 0 && half_begin < half_end && half_end <= static_cast<int>(graph.halves.size()),
+      "halves [{}, {}) of {}", half_begin, half_end, graph.halves.size());
   StagePlan plan;
   plan.half_begin = half_begin;
   plan.half_end = half_end;

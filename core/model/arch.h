@@ -20,12 +20,13 @@ struct TensorSpec {
 };
 
 struct BuildOptions {
-  bool unfused = false;   ///< reference composition, the oracle of the fused ops
+  bool unfused = false;  ///< reference composition, the oracle of the fused ops
 };
 
-/// Everything the project knows of one architecture. Adding one: a file in archs/ and a line in registry.cpp.
+/// Everything the project knows of one architecture. Adding one: a file in archs/ and a line in
+/// registry.cpp.
 struct ArchDef {
-  std::string_view name;   ///< general.architecture
+  std::string_view name;  ///< general.architecture
   Result<Hparams> (*read_hparams)(const gguf::Reader& file) = nullptr;
   /// The tensors with their shapes; all are checked before anything is computed.
   std::vector<TensorSpec> (*tensors)(const Hparams& hp) = nullptr;

@@ -12,11 +12,12 @@ namespace infer::model {
 struct LayerHparams {
   int64_t n_head = 0, n_kv_head = 0;
   int64_t n_ff = 0;
-  int64_t window = 0;   ///< 0: full attention
-  int rope = 0;         ///< index into Hparams::ropes
+  int64_t window = 0;  ///< 0: full attention
+  int rope = 0;        ///< index into Hparams::ropes
 };
 
-/// Hyper-parameters after all checks: every field is in range, so that graph building cannot fail on them.
+/// Hyper-parameters after all checks: every field is in range, so that graph building cannot fail
+/// on them.
 struct Hparams {
   std::string arch, name;
   int64_t n_layer = 0, n_embd = 0, n_vocab = 0;
@@ -24,11 +25,11 @@ struct Hparams {
   int64_t head_dim = 0, head_dim_v = 0;
   float norm_eps = 0.0f;
   float embed_scale = 1.0f;
-  float attn_scale = 0.0f;            ///< of q.k
-  float attn_softcap = 0.0f;          ///< 0: none
+  float attn_scale = 0.0f;    ///< of q.k
+  float attn_softcap = 0.0f;  ///< 0: none
   float logit_softcap = 0.0f;
   float logit_scale = 1.0f;
-  std::vector<LayerHparams> layers;   ///< [n_layer]
+  std::vector<LayerHparams> layers;  ///< [n_layer]
   std::vector<graph::Rope> ropes;
 
   const LayerHparams& at(int il) const { return layers[static_cast<size_t>(il)]; }

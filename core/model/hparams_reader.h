@@ -26,7 +26,8 @@ class HparamsReader {
   Result<float> number(std::string_view key, double min, double max, double fallback) const;
   Result<std::string> text(std::string_view key, std::string_view fallback) const;
   /// One number for all layers, or an array of n_layer.
-  Result<std::vector<int64_t>> per_layer(std::string_view key, int64_t n_layer, int64_t min, int64_t max) const;
+  Result<std::vector<int64_t>> per_layer(std::string_view key, int64_t n_layer, int64_t min,
+                                         int64_t max) const;
 
   /// "[llama] attention.head_count = 5 must divide ... (model.gguf)".
   Error contradiction(std::string_view key, int64_t value, std::string_view why) const;
@@ -38,8 +39,8 @@ class HparamsReader {
   std::string arch_;
 };
 
-/// What every decoder-only architecture has: sizes, heads, context, vocabulary, norm epsilon (under `eps_key`).
-/// attn_scale is set to 1 / sqrt(head_dim); windows and ropes are left to the caller.
+/// What every decoder-only architecture has: sizes, heads, context, vocabulary, norm epsilon (under
+/// `eps_key`). attn_scale is set to 1 / sqrt(head_dim); windows and ropes are left to the caller.
 Result<Hparams> read_common(const HparamsReader& r, std::string_view eps_key);
 
 }  // namespace infer::model

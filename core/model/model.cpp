@@ -29,12 +29,12 @@ Result<void> check_tensors(const gguf::Reader& file, const std::vector<TensorSpe
     const gguf::TensorInfo* t = file.find_tensor(spec.name);
     if (t == nullptr) {
       if (!spec.required) continue;
-      return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' {} is missing", file.path(), spec.name,
-                        shape_text(spec.shape));
+      return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' {} is missing", file.path(),
+                        spec.name, shape_text(spec.shape));
     }
     if (!same_shape(t->view, spec.shape)) {
-      return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' has shape {}, expected {}", file.path(), spec.name,
-                        shape_text(t->view.ne), shape_text(spec.shape));
+      return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' has shape {}, expected {}",
+                        file.path(), spec.name, shape_text(t->view.ne), shape_text(spec.shape));
     }
   }
   return {};
@@ -45,8 +45,11 @@ Result<void> check_no_others(const gguf::Reader& file, const std::vector<TensorS
   std::unordered_map<std::string_view, bool> known;
   for (const TensorSpec& spec : specs) known.emplace(spec.name, true);
   for (const gguf::TensorInfo& t : file.tensors()) {
-    if (known.contains(t.name) || t.name == "rope_freqs.weight" || t.name.ends_with(".rotary_emb.inv_freq")) continue;
-    return make_error(ErrorCode::kUnsupported, "{}: tensor '{}' is not part of this architecture here", file.path(), t.name);
+    if (known.contains(t.name) || t.name == "rope_freqs.weight" ||
+        t.name.ends_with(".rotary_emb.inv_freq"))
+      continue;
+    return make_error(ErrorCode::kUnsupported,
+                      "{}: tensor '{}' is not part of this architecture here", file.path(), t.name);
   }
   return {};
 }
@@ -57,10 +60,11 @@ struct FileType {
   std::string_view name;
 };
 constexpr std::array kFileTypes = {
-    FileType{0, "F32"},     FileType{1, "F16"},     FileType{2, "Q4_0"},    FileType{3, "Q4_1"},    FileType{7, "Q8_0"},
-    FileType{8, "Q5_0"},    FileType{9, "Q5_1"},    FileType{10, "Q2_K"},   FileType{11, "Q3_K_S"}, FileType{12, "Q3_K_M"},
-    FileType{13, "Q3_K_L"}, FileType{14, "Q4_K_S"}, FileType{15, "Q4_K_M"}, FileType{16, "Q5_K_S"}, FileType{17, "Q5_K_M"},
-    FileType{18, "Q6_K"},   FileType{25, "IQ4_NL"}, FileType{30, "IQ4_XS"}, FileType{32, "BF16"}};
+    FileType{0, "F32"},     FileType{1, "F16"},     FileType{2, "Q4_0"},    FileType{3, "Q4_1"},
+    FileType{7, "Q8_0"},    FileType{8, "Q5_0"},    FileType{9, "Q5_1"},    FileType{10, "Q2_K"},
+    FileType{11, "Q3_K_S"}, FileType{12, "Q3_K_M"}, FileType{13, "Q3_K_L"}, FileType{14, "Q4_K_S"},
+    FileType{15, "Q4_K_M"}, FileType{16, "Q5_K_S"}, FileType{17, "Q5_K_M"}, FileType{18, "Q6_K"},
+    FileType{25, "IQ4_NL"}, FileType{30, "IQ4_XS"}, FileType{32, "BF16"}};
 
 /// The mix the file says it is, else the type that most of its bytes have.
 std::string_view file_type(const gguf::Reader& file) {
@@ -71,7 +75,8 @@ std::string_view file_type(const gguf::Reader& file) {
   }
   std::map<DType, int64_t> bytes;
   for (const gguf::TensorInfo& t : file.tensors()) bytes[t.view.type] += t.view.n_bytes;
-  const auto most = std::max_element(bytes.begin(), bytes.end(), [](auto& a, auto& b) { return a.second < b.second; });
+  const auto most = std::max_element(bytes.begin(), bytes.end(),
+                                     [](auto& a, auto& b) { return a.second < b.second; });
   return most == bytes.end() ? "no tensors" : infer::name_of(most->first);
 }
 
@@ -83,8 +88,10 @@ Result<std::shared_ptr<const Model>> Model::load(std::shared_ptr<const gguf::Rea
   model->arch_ = find_arch(arch_name);
   if (model->arch_ == nullptr) {
     std::string known;
-    for (const ArchDef* arch : arch_registry()) known += (known.empty() ? "" : ", ") + std::string(arch->name);
-    return make_error(ErrorCode::kUnsupported, "{}: key 'general.architecture' = {}: not supported (known: {})",
+    for (const ArchDef* arch : arch_registry())
+      known += (known.empty() ? "" : ", ") + std::string(arch->name);
+    return make_error(ErrorCode::kUnsupported,
+                      "{}: key 'general.architecture' = {}: not supported (known: {})",
                       file->path(), arch_name, known);
   }
   INFER_ASSIGN(model->hp_, model->arch_->read_hparams(*file));
@@ -93,8 +100,10 @@ Result<std::shared_ptr<const Model>> Model::load(std::shared_ptr<const gguf::Rea
   INFER_TRY(check_no_others(*file, specs));
   INFER_ASSIGN(model->tokenizer_, text::Tokenizer::load(*file));
   if (model->tokenizer_->n_vocab() > model->hp_.n_vocab) {
-    return make_error(ErrorCode::kCorrupt, "{}: key 'tokenizer.ggml.tokens' has {} entries, the output matrix has {} rows",
-                      file->path(), model->tokenizer_->n_vocab(), model->hp_.n_vocab);
+    return make_error(
+        ErrorCode::kCorrupt,
+        "{}: key 'tokenizer.ggml.tokens' has {} entries, the output matrix has {} rows",
+        file->path(), model->tokenizer_->n_vocab(), model->hp_.n_vocab);
   }
   model->file_ = std::move(file);
   return std::shared_ptr<const Model>(std::move(model));
@@ -107,8 +116,9 @@ std::string Model::description() const {
     n_param += t.view.n_elem();
     n_bytes += t.view.n_bytes;
   }
-  return fmt::format("{}, {}, {}, {:.1f} M parameters, {:.1f} MiB", hp_.name.empty() ? "unnamed" : hp_.name, hp_.arch,
-                     file_type(*file_), static_cast<double>(n_param) * 1e-6,
+  return fmt::format("{}, {}, {}, {:.1f} M parameters, {:.1f} MiB",
+                     hp_.name.empty() ? "unnamed" : hp_.name, hp_.arch, file_type(*file_),
+                     static_cast<double>(n_param) * 1e-6,
                      static_cast<double>(n_bytes) / (1024.0 * 1024.0));
 }
 

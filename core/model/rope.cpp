@@ -14,23 +14,30 @@ constexpr double kMaxFactor = 1e6;
 
 /// Dimension (in pairs) whose wave turns `n_rot` times over the original context.
 double correction_pair(double n_rot, double n_ctx_orig, double base, int64_t rope_dim) {
-  return static_cast<double>(rope_dim) * std::log(n_ctx_orig / (n_rot * 2.0 * std::numbers::pi)) / (2.0 * std::log(base));
+  return static_cast<double>(rope_dim) * std::log(n_ctx_orig / (n_rot * 2.0 * std::numbers::pi)) /
+         (2.0 * std::log(base));
 }
 
 Result<void> apply_yarn(const HparamsReader& r, double base, double factor, graph::Rope* rope) {
   INFER_ASSIGN(const int64_t n_ctx_train, r.integer("context_length", 1, int64_t{1} << 30));
-  INFER_ASSIGN(const int64_t n_ctx_orig, r.integer("rope.scaling.original_context_length", 1, int64_t{1} << 30, n_ctx_train));
+  INFER_ASSIGN(const int64_t n_ctx_orig,
+               r.integer("rope.scaling.original_context_length", 1, int64_t{1} << 30, n_ctx_train));
   INFER_ASSIGN(const float beta_fast, r.number("rope.scaling.yarn_beta_fast", 1e-3, 1e6, 32.0));
   INFER_ASSIGN(const float beta_slow, r.number("rope.scaling.yarn_beta_slow", 1e-3, 1e6, 1.0));
   INFER_ASSIGN(const float ext_factor, r.number("rope.scaling.yarn_ext_factor", 0.0, 1.0, 1.0));
-  INFER_ASSIGN(const float old_attn_factor, r.number("rope.scaling.attn_factor", 0.0, kMaxFactor, 1.0));
-  INFER_ASSIGN(const float attn_factor, r.number("rope.scaling.yarn_attn_factor", 0.0, kMaxFactor, old_attn_factor));
+  INFER_ASSIGN(const float old_attn_factor,
+               r.number("rope.scaling.attn_factor", 0.0, kMaxFactor, 1.0));
+  INFER_ASSIGN(const float attn_factor,
+               r.number("rope.scaling.yarn_attn_factor", 0.0, kMaxFactor, old_attn_factor));
   const double last = static_cast<double>(rope->rope_dim) - 1.0;
   const auto orig = static_cast<double>(n_ctx_orig);
-  const double low = std::max(0.0, std::floor(correction_pair(beta_fast, orig, base, rope->rope_dim)));
-  const double high = std::min(last, std::ceil(correction_pair(beta_slow, orig, base, rope->rope_dim)));
+  const double low =
+      std::max(0.0, std::floor(correction_pair(beta_fast, orig, base, rope->rope_dim)));
+  const double high =
+      std::min(last, std::ceil(correction_pair(beta_slow, orig, base, rope->rope_dim)));
   for (size_t i = 0; i < rope->inv_freq.size(); ++i) {
-    const double ramp = std::clamp((static_cast<double>(i) - low) / std::max(0.001, high - low), 0.0, 1.0);
+    const double ramp =
+        std::clamp((static_cast<double>(i) - low) / std::max(0.001, high - low), 0.0, 1.0);
     const double extrapolate = (1.0 - ramp) * ext_factor;  // share of the unscaled frequency
     rope->inv_freq[i] *= extrapolate + (1.0 - extrapolate) / factor;
   }
@@ -45,14 +52,16 @@ Result<void> apply_factors(const HparamsReader& r, graph::Rope* rope) {
   if (t == nullptr) return {};
   const auto n = static_cast<int64_t>(rope->inv_freq.size());
   if (t->view.type != DType::kF32 || t->view.n_elem() != n) {
-    return make_error(ErrorCode::kCorrupt, "{}: tensor 'rope_freqs.weight' has {} elements, expected {} of f32",
+    return make_error(ErrorCode::kCorrupt,
+                      "{}: tensor 'rope_freqs.weight' has {} elements, expected {} of f32",
                       r.file().path(), t->view.n_elem(), n);
   }
   for (size_t i = 0; i < rope->inv_freq.size(); ++i) {
     float factor = 0.0f;
     std::memcpy(&factor, t->view.data + i * sizeof(float), sizeof(float));
     if (!(factor > 0.0f && factor < kMaxFactor)) {
-      return make_error(ErrorCode::kCorrupt, "{}: tensor 'rope_freqs.weight'[{}] = {}", r.file().path(), i, factor);
+      return make_error(ErrorCode::kCorrupt, "{}: tensor 'rope_freqs.weight'[{}] = {}",
+                        r.file().path(), i, factor);
     }
     rope->inv_freq[i] /= factor;
   }
@@ -66,12 +75,14 @@ graph::Rope plain_rope(graph::RopeKind kind, int64_t rope_dim, double base) {
   rope.kind = kind;
   rope.rope_dim = rope_dim;
   for (int64_t i = 0; i < rope_dim / 2; ++i) {
-    rope.inv_freq.push_back(std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(rope_dim)));
+    rope.inv_freq.push_back(
+        std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(rope_dim)));
   }
   return rope;
 }
 
-Result<graph::Rope> read_rope(const HparamsReader& r, graph::RopeKind kind, int64_t head_dim, double default_base) {
+Result<graph::Rope> read_rope(const HparamsReader& r, graph::RopeKind kind, int64_t head_dim,
+                              double default_base) {
   INFER_ASSIGN(const int64_t rope_dim, r.integer("rope.dimension_count", 2, head_dim, head_dim));
   if (rope_dim % 2 != 0) return r.contradiction("rope.dimension_count", rope_dim, "must be even");
   INFER_ASSIGN(const float base, r.number("rope.freq_base", 1.0, 1e12, default_base));
@@ -79,11 +90,14 @@ Result<graph::Rope> read_rope(const HparamsReader& r, graph::RopeKind kind, int6
   INFER_TRY(apply_factors(r, &rope));
 
   INFER_ASSIGN(const float legacy, r.number("rope.scale_linear", 1e-3, kMaxFactor, 1.0));
-  INFER_ASSIGN(const std::string type, r.text("rope.scaling.type", legacy == 1.0f ? "none" : "linear"));
+  INFER_ASSIGN(const std::string type,
+               r.text("rope.scaling.type", legacy == 1.0f ? "none" : "linear"));
   INFER_ASSIGN(const float factor, r.number("rope.scaling.factor", 0.0, kMaxFactor, legacy));
   if (type == "none") return rope;
   if (type != "linear" && type != "yarn") {
-    return r.unsupported("rope.scaling.type", type, "known are none, linear, yarn, and llama3 by the tensor rope_freqs.weight");
+    return r.unsupported(
+        "rope.scaling.type", type,
+        "known are none, linear, yarn, and llama3 by the tensor rope_freqs.weight");
   }
   if (factor == 0.0f) return rope;  // written by converters that mean "no scaling"
   if (type == "yarn") {

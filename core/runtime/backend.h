@@ -15,23 +15,25 @@
 #include "core/graph/planner.h"
 #include "core/runtime/step.h"
 
-/// The only door between the runtime and a device. No backend type, header or macro appears above this line.
+/// The only door between the runtime and a device. No backend type, header or macro appears above
+/// this line.
 namespace infer::runtime {
 
 struct LogitStats {
   float max = 0.0f;
-  int32_t argmax = 0;     ///< lowest index among equals
-  double sum_exp = 0.0;   ///< sum of exp(x - max); log-softmax(x_i) = x_i - max - log(sum_exp)
+  int32_t argmax = 0;    ///< lowest index among equals
+  double sum_exp = 0.0;  ///< sum of exp(x - max); log-softmax(x_i) = x_i - max - log(sum_exp)
 };
 
 /// Logits of some wanted rows. Valid only during the call.
 struct LogitTile {
-  std::span<const int32_t> rows;   ///< indices into Step::rows, ascending
-  MatView<const float> logits;     ///< [rows.size(), n_vocab]
+  std::span<const int32_t> rows;  ///< indices into Step::rows, ascending
+  MatView<const float> logits;    ///< [rows.size(), n_vocab]
   std::span<const LogitStats> stats;
 };
 
-/// Receives the logits of a step tile by tile, rows in order, on a thread of the backend. Must not throw.
+/// Receives the logits of a step tile by tile, rows in order, on a thread of the backend. Must not
+/// throw.
 class LogitSink {
  public:
   virtual ~LogitSink() = default;
@@ -39,9 +41,9 @@ class LogitSink {
 };
 
 struct StepIo {
-  std::span<const float> residual_in;   ///< [n_rows, n_embd]; empty for the first stage
-  std::span<float> residual_out;        ///< [n_rows, n_embd]; empty for the last stage
-  LogitSink* sink = nullptr;            ///< last stage only
+  std::span<const float> residual_in;  ///< [n_rows, n_embd]; empty for the first stage
+  std::span<float> residual_out;       ///< [n_rows, n_embd]; empty for the last stage
+  LogitSink* sink = nullptr;           ///< last stage only
 };
 
 using Ticket = uint64_t;
@@ -52,19 +54,20 @@ struct CacheGroupConfig {
 };
 
 struct CompileOptions {
-  bool precise = false;             ///< f32 activations; the caller also chooses f32 K and V
+  bool precise = false;  ///< f32 activations; the caller also chooses f32 K and V
   DType type_k = DType::kF16;
   DType type_v = DType::kF16;
-  int64_t n_ctx = 0;                ///< tokens one sequence may have
+  int64_t n_ctx = 0;                     ///< tokens one sequence may have
   std::vector<CacheGroupConfig> groups;  ///< one for each Graph::cache_groups
-  /// Called when a weight's bytes in the file are not needed any more (they were copied); may be empty.
+  /// Called when a weight's bytes in the file are not needed any more (they were copied); may be
+  /// empty.
   std::function<void(graph::WeightId)> weight_copied;
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;  ///< may be empty
 };
 
 struct MemoryReport {
-  int64_t weight_bytes = 0;         ///< memory of the backend's own, repacked copies
-  int64_t mapped_bytes = 0;         ///< used straight from the mapped file
+  int64_t weight_bytes = 0;  ///< memory of the backend's own, repacked copies
+  int64_t mapped_bytes = 0;  ///< used straight from the mapped file
   int64_t kv_bytes = 0;
   int64_t arena_bytes = 0;
 };
@@ -74,8 +77,8 @@ struct MemoryReport {
 class Executable {
  public:
   virtual ~Executable() = default;
-  /// Starts a step. `step`, `io` and what they point at must stay until wait() returns. Rows beyond the plan's n_tok are a
-  /// bug of the caller. Nothing is allocated after the first step.
+  /// Starts a step. `step`, `io` and what they point at must stay until wait() returns. Rows beyond
+  /// the plan's n_tok are a bug of the caller. Nothing is allocated after the first step.
   virtual Result<Ticket> submit(const Step& step, const StepIo& io) = 0;
   /// Errors: kNumeric for NaN logits (layer and op named).
   virtual Result<void> wait(Ticket ticket) = 0;
@@ -93,9 +96,12 @@ class Backend {
   virtual ~Backend() = default;
   virtual DeviceInfo describe() const = 0;
   /// Whether this backend computes `op` with the types of its weights.
-  virtual bool supports(const graph::Graph& graph, const graph::Op& op, const CompileOptions& options) const = 0;
-  /// `graph` and `plan` must outlive the executable; the weights' bytes too unless the backend copied them.
-  virtual Result<std::unique_ptr<Executable>> compile(const graph::Graph& graph, const graph::StagePlan& plan,
+  virtual bool supports(const graph::Graph& graph, const graph::Op& op,
+                        const CompileOptions& options) const = 0;
+  /// `graph` and `plan` must outlive the executable; the weights' bytes too unless the backend
+  /// copied them.
+  virtual Result<std::unique_ptr<Executable>> compile(const graph::Graph& graph,
+                                                      const graph::StagePlan& plan,
                                                       const CompileOptions& options) = 0;
 };
 

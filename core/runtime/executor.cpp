@@ -14,12 +14,14 @@ using graph::Graph;
 using graph::Op;
 
 /// One line an op of a stage: what, shapes, types, bytes, place in the arena.
-std::string dump_op(const Graph& g, const graph::StagePlan& plan, const Op& op, std::string_view where) {
+std::string dump_op(const Graph& g, const graph::StagePlan& plan, const Op& op,
+                    std::string_view where) {
   std::string in, out, weights;
   int64_t bytes = 0;
   const auto shape = [&](graph::ValueId v, bool with_offset) {
     const graph::Value& value = g.values[static_cast<size_t>(v)];
-    std::string text = fmt::format("[{}, {}]", value.rows == graph::Rows::kTok ? "n_tok" : "n_logit", value.n_cols);
+    std::string text = fmt::format(
+        "[{}, {}]", value.rows == graph::Rows::kTok ? "n_tok" : "n_logit", value.n_cols);
     if (with_offset) text += fmt::format("@{}", plan.offset_bytes[static_cast<size_t>(v)]);
     return text;
   };
@@ -30,7 +32,8 @@ std::string dump_op(const Graph& g, const graph::StagePlan& plan, const Op& op, 
     weights += fmt::format(" {} {} [{}, {}]", w.name, name_of(w.view.type), w.n(), w.k());
     bytes += w.view.n_bytes;
   });
-  return fmt::format("{:<8} {:<20} {:<24} {} -> {}{} {} bytes\n", where, name_of(op.kind), op.name, in, out, weights, bytes);
+  return fmt::format("{:<8} {:<20} {:<24} {} -> {}{} {} bytes\n", where, name_of(op.kind), op.name,
+                     in, out, weights, bytes);
 }
 
 class ExecutorImpl final : public Executor {
@@ -50,7 +53,8 @@ class ExecutorImpl final : public Executor {
     Flight& flight = flights_[next_ % flights_.size()];
     INFER_CHECK(!flight.active, "two steps are in flight already");
     // Step before goes on to stage 1 while this one enters stage 0.
-    if (Flight& other = flights_[(next_ + 1) % flights_.size()]; other.active && stages_.size() > 1 && other.stage == 0) {
+    if (Flight& other = flights_[(next_ + 1) % flights_.size()];
+        other.active && stages_.size() > 1 && other.stage == 0) {
       if (Result<void> moved = advance(other); !moved.ok()) other.error = std::move(moved).error();
     }
     flight = {&step, sink, next_, 0, 0, true, std::nullopt};
@@ -86,9 +90,11 @@ class ExecutorImpl final : public Executor {
   std::string dump() const override {
     std::string text;
     for (const auto& stage : stages_) {
-      text += fmt::format("stage on {}: half-layers [{}, {}), capacity {} tokens, {} rows of logits, arena {} bytes\n",
-                          stage->where, stage->plan.half_begin, stage->plan.half_end, stage->plan.capacity.n_tok,
-                          stage->plan.capacity.n_logit_rows, stage->plan.arena_bytes);
+      text += fmt::format(
+          "stage on {}: half-layers [{}, {}), capacity {} tokens, {} rows of logits, arena {} "
+          "bytes\n",
+          stage->where, stage->plan.half_begin, stage->plan.half_end, stage->plan.capacity.n_tok,
+          stage->plan.capacity.n_logit_rows, stage->plan.arena_bytes);
       for (int i = stage->plan.op_begin; i < stage->plan.op_end; ++i) {
         text += dump_op(graph_, stage->plan, graph_.ops[static_cast<size_t>(i)], stage->where);
       }
@@ -112,7 +118,8 @@ class ExecutorImpl final : public Executor {
     const size_t lane = flight.id % flights_.size();
     const size_t n = flight.step->rows.size() * static_cast<size_t>(graph_.n_embd);
     StepIo io;
-    if (flight.stage > 0) io.residual_in = std::span(stages_[flight.stage]->residual[lane]).first(n);
+    if (flight.stage > 0)
+      io.residual_in = std::span(stages_[flight.stage]->residual[lane]).first(n);
     if (flight.stage + 1 < stages_.size()) {
       io.residual_out = std::span(stages_[flight.stage + 1]->residual[lane]).first(n);
     } else {
@@ -137,8 +144,10 @@ class ExecutorImpl final : public Executor {
 
 }  // namespace
 
-Result<std::unique_ptr<Executor>> Executor::create(const Graph& graph, std::span<const StagePlacement> placement,
-                                                   const graph::Capacity& capacity, const CompileOptions& options) {
+Result<std::unique_ptr<Executor>> Executor::create(const Graph& graph,
+                                                   std::span<const StagePlacement> placement,
+                                                   const graph::Capacity& capacity,
+                                                   const CompileOptions& options) {
   INFER_CHECK(!placement.empty(), "no stage");
   std::vector<std::unique_ptr<ExecutorImpl::Stage>> stages;
   for (const StagePlacement& p : placement) {
@@ -152,11 +161,13 @@ Result<std::unique_ptr<Executor>> Executor::create(const Graph& graph, std::span
       for_each_weight(op, [&](graph::WeightId id) {
         types += fmt::format(" {}", name_of(graph.weights[static_cast<size_t>(id)].view.type));
       });
-      return make_error(ErrorCode::kUnsupported, "{}: cannot compute op {} '{}' with weights of type{}", stage->where,
+      return make_error(ErrorCode::kUnsupported,
+                        "{}: cannot compute op {} '{}' with weights of type{}", stage->where,
                         name_of(op.kind), op.name, types.empty() ? " none" : types);
     }
     if (!stages.empty()) {
-      for (auto& lane : stage->residual) lane.resize(static_cast<size_t>(capacity.n_tok * graph.n_embd));
+      for (auto& lane : stage->residual)
+        lane.resize(static_cast<size_t>(capacity.n_tok * graph.n_embd));
     }
     stages.push_back(std::move(stage));
   }

@@ -18,16 +18,18 @@ struct StagePlacement {
   int half_begin = 0, half_end = 0;
 };
 
-/// Runs steps through the stages of a model. The residual stream is the only thing that crosses a border.
-/// Threads: submit and wait from one thread.
+/// Runs steps through the stages of a model. The residual stream is the only thing that crosses a
+/// border. Threads: submit and wait from one thread.
 class Executor {
  public:
   /// Errors: kUnsupported naming the op that a backend refuses.
-  static Result<std::unique_ptr<Executor>> create(const graph::Graph& graph, std::span<const StagePlacement> stages,
-                                                  const graph::Capacity& capacity, const CompileOptions& options);
+  static Result<std::unique_ptr<Executor>> create(const graph::Graph& graph,
+                                                  std::span<const StagePlacement> stages,
+                                                  const graph::Capacity& capacity,
+                                                  const CompileOptions& options);
   virtual ~Executor() = default;
-  /// Up to two steps may be in flight; each needs its own Step and sink until wait() returns. With several stages the
-  /// second step enters stage 0 while the first is in stage 1.
+  /// Up to two steps may be in flight; each needs its own Step and sink until wait() returns. With
+  /// several stages the second step enters stage 0 while the first is in stage 1.
   virtual Result<Ticket> submit(const Step& step, LogitSink* sink) = 0;
   virtual Result<void> wait(Ticket ticket) = 0;
   Result<void> run(const Step& step, LogitSink* sink);

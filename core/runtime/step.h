@@ -4,7 +4,8 @@
 #include <span>
 #include <vector>
 
-/// A step is plain data: what every stage of a model computes at once (design.md section 3, "Ragged steps").
+/// A step is plain data: what every stage of a model computes at once (design.md section 3, "Ragged
+/// steps").
 namespace infer::runtime {
 
 /// Tokens in one KV block; one constant of every plan, equal on all backends.
@@ -14,15 +15,16 @@ enum class Want : uint8_t { kNone, kLogits, kHidden, kPooled };
 
 /// One token of one sequence.
 struct Row {
-  int32_t token = 0;    ///< < n_vocab
-  int32_t pos = 0;      ///< what RoPE and ALiBi see
-  int32_t slot = 0;     ///< index in the sequence's cache; block = slot / kBlockTok
-  int32_t seq = 0;      ///< index into this step's block tables, < n_seq
+  int32_t token = 0;  ///< < n_vocab
+  int32_t pos = 0;    ///< what RoPE and ALiBi see
+  int32_t slot = 0;   ///< index in the sequence's cache; block = slot / kBlockTok
+  int32_t seq = 0;    ///< index into this step's block tables, < n_seq
   int32_t adapter = -1;
   Want want = Want::kNone;
 };
 
-/// Copies a physical block inside one group's pool, all its layers. Copies run in order, before the rows.
+/// Copies a physical block inside one group's pool, all its layers. Copies run in order, before the
+/// rows.
 struct BlockCopy {
   int32_t group = 0;
   int32_t src = 0;
@@ -30,12 +32,13 @@ struct BlockCopy {
 };
 
 struct Step {
-  /// Rows of one sequence are adjacent and ascend in slot. A row sees its own sequence's slots <= its own, those of
-  /// this step included.
+  /// Rows of one sequence are adjacent and ascend in slot. A row sees its own sequence's slots <=
+  /// its own, those of this step included.
   std::vector<Row> rows;
   int32_t n_seq = 0;
   std::vector<BlockCopy> copies;
-  /// Per cache group: [n_seq][table_stride] physical blocks; -1 for a block that slid out of a window.
+  /// Per cache group: [n_seq][table_stride] physical blocks; -1 for a block that slid out of a
+  /// window.
   struct Table {
     std::vector<int32_t> blocks;
     int64_t stride = 0;

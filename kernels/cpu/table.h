@@ -5,12 +5,13 @@
 
 #include "core/base/dtype.h"
 
-/// The CPU kernels of one ISA level as a table of plain functions. `generic/` fills every entry that can be computed;
-/// a faster level installs over it what it does better. Kernels know no graph, file or allocator, never throw, never
-/// allocate, and see only what the caller validated.
+/// The CPU kernels of one ISA level as a table of plain functions. `generic/` fills every entry
+/// that can be computed; a faster level installs over it what it does better. Kernels know no
+/// graph, file or allocator, never throw, never allocate, and see only what the caller validated.
 ///
-/// One reduction order (design.md section 3): per (ISA, weight type, ActMode) the value of an output depends on its
-/// inputs alone, never on m, n range, tails, neighbours or the thread that computed it.
+/// One reduction order (design.md section 3): per (ISA, weight type, ActMode) the value of an
+/// output depends on its inputs alone, never on m, n range, tails, neighbours or the thread that
+/// computed it.
 namespace infer::kern {
 
 /// How activations meet quantised weights.
@@ -20,26 +21,33 @@ enum class ActMode : uint8_t {
 };
 inline constexpr int kActModes = 2;
 
-/// out[r * out_stride + (j - n_begin)] = dot(W[j, :], x[r, :])  for r in [0, m), j in [n_begin, n_end).
+/// out[r * out_stride + (j - n_begin)] = dot(W[j, :], x[r, :])  for r in [0, m), j in [n_begin,
+/// n_end).
 struct LinearArgs {
-  const std::byte* w = nullptr;    ///< the whole matrix, in the kernel's packed layout
-  const std::byte* act = nullptr;  ///< m rows made by LinearKernel::prepare, act_stride bytes apart, 64-byte aligned
-  int64_t act_stride = 0;          ///< bytes, multiple of 64
+  const std::byte* w = nullptr;  ///< the whole matrix, in the kernel's packed layout
+  const std::byte* act =
+      nullptr;  ///< m rows made by LinearKernel::prepare, act_stride bytes apart, 64-byte aligned
+  int64_t act_stride = 0;  ///< bytes, multiple of 64
   int64_t m = 0, n = 0, k = 0;
-  int64_t n_begin = 0;             ///< multiple of n_align
-  int64_t n_end = 0;               ///< multiple of n_align, or n
-  float* out = nullptr;            ///< overlaps no input
-  int64_t out_stride = 0;          ///< floats
-  std::byte* scratch = nullptr;    ///< scratch_bytes(k), 64-byte aligned, private to the calling thread
+  int64_t n_begin = 0;     ///< multiple of n_align
+  int64_t n_end = 0;       ///< multiple of n_align, or n
+  float* out = nullptr;    ///< overlaps no input
+  int64_t out_stride = 0;  ///< floats
+  std::byte* scratch =
+      nullptr;  ///< scratch_bytes(k), 64-byte aligned, private to the calling thread
 };
 
 struct LinearKernel {
-  int64_t n_align = 1;             ///< height of a panel of outputs; work is shared out in multiples of it
-  bool file_layout = false;        ///< the packed layout is the file's: `pack` is not needed, the mapping is used as it is
+  int64_t n_align = 1;  ///< height of a panel of outputs; work is shared out in multiples of it
+  bool file_layout = false;  ///< the packed layout is the file's: `pack` is not needed, the mapping
+                             ///< is used as it is
   int64_t (*packed_bytes)(int64_t n, int64_t k) = nullptr;
-  /// Packs rows [n_begin, n_end) (n_begin a multiple of n_align) of the file's matrix; `file` and `packed` point at row 0.
-  void (*pack)(const std::byte* file, int64_t n, int64_t k, int64_t n_begin, int64_t n_end, std::byte* packed) = nullptr;
-  int64_t (*act_bytes)(int64_t k) = nullptr;  ///< bytes of one prepared row (caller rounds the stride up to 64)
+  /// Packs rows [n_begin, n_end) (n_begin a multiple of n_align) of the file's matrix; `file` and
+  /// `packed` point at row 0.
+  void (*pack)(const std::byte* file, int64_t n, int64_t k, int64_t n_begin, int64_t n_end,
+               std::byte* packed) = nullptr;
+  int64_t (*act_bytes)(int64_t k) =
+      nullptr;  ///< bytes of one prepared row (caller rounds the stride up to 64)
   void (*prepare)(const float* x, int64_t k, std::byte* act) = nullptr;  ///< one row
   int64_t (*scratch_bytes)(int64_t k) = nullptr;
   void (*run)(const LinearArgs& args) = nullptr;  ///< nullptr: this type cannot be computed
@@ -48,7 +56,10 @@ struct LinearKernel {
   bool same_act(const LinearKernel& o) const { return prepare == o.prepare; }
 };
 
-enum class RopeKind : uint8_t { kNorm /* pairs (2i, 2i+1) */, kNeox /* pairs (i, i + rope_dim/2) */ };
+enum class RopeKind : uint8_t {
+  kNorm /* pairs (2i, 2i+1) */,
+  kNeox /* pairs (i, i + rope_dim/2) */
+};
 enum class GluKind : uint8_t { kSilu, kGeluTanh, kGeluErf };
 enum class KvType : uint8_t { kF32, kF16 };
 
@@ -58,8 +69,8 @@ inline constexpr int64_t kBlockTok = 32;
 inline constexpr int64_t kSpanSlots = 512;
 
 /// The KV pool of one layer. K blocks are transposed so that lanes run over tokens.
-/// k [n_block][n_kv_head][head_dim][kBlockTok];  v [n_block][n_kv_head][kBlockTok][head_dim_v]. Never holds NaN or inf
-/// in slots that were not written (the pool starts as zeros).
+/// k [n_block][n_kv_head][head_dim][kBlockTok];  v [n_block][n_kv_head][kBlockTok][head_dim_v].
+/// Never holds NaN or inf in slots that were not written (the pool starts as zeros).
 struct KvPoolView {
   std::byte* k = nullptr;
   std::byte* v = nullptr;
@@ -67,7 +78,8 @@ struct KvPoolView {
   int64_t n_kv_head = 0, head_dim = 0, head_dim_v = 0;
 };
 
-/// Stores one token's K and V rows. k_row [n_kv_head, head_dim], v_row [n_kv_head, head_dim_v], f32.
+/// Stores one token's K and V rows. k_row [n_kv_head, head_dim], v_row [n_kv_head, head_dim_v],
+/// f32.
 struct KvStoreArgs {
   KvPoolView pool;
   int32_t block = 0;   ///< physical block
@@ -76,61 +88,77 @@ struct KvStoreArgs {
   const float* v_row = nullptr;
 };
 
-/// Attention of up to kAttnRows query rows of one sequence against one KV head, over spans [span_begin, span_end).
-/// Row i (at slot q_slot[i]) sees slots s with  s <= q_slot[i]  and, if window > 0,  s > q_slot[i] - window.
-/// logits = softcap(q.k * scale) + alibi_slope[head] * (s - q_slot[i]).
+/// Attention of up to kAttnRows query rows of one sequence against one KV head, over spans
+/// [span_begin, span_end). Row i (at slot q_slot[i]) sees slots s with  s <= q_slot[i]  and, if
+/// window > 0,  s > q_slot[i] - window. logits = softcap(q.k * scale) + alibi_slope[head] * (s -
+/// q_slot[i]).
 struct AttnArgs {
   KvPoolView pool;
-  const int32_t* block_table = nullptr;  ///< physical block of each block of slots; only visible blocks are read
-  const float* q = nullptr;              ///< row i, head h at q + i * q_stride + h * head_dim
-  int64_t q_stride = 0;                  ///< floats
-  const int32_t* q_slot = nullptr;       ///< [n_rows]
+  const int32_t* block_table =
+      nullptr;  ///< physical block of each block of slots; only visible blocks are read
+  const float* q = nullptr;         ///< row i, head h at q + i * q_stride + h * head_dim
+  int64_t q_stride = 0;             ///< floats
+  const int32_t* q_slot = nullptr;  ///< [n_rows]
   int64_t n_rows = 0;
-  int64_t n_head = 0;                    ///< query heads in all; head h reads KV head h / (n_head / n_kv_head)
+  int64_t n_head = 0;  ///< query heads in all; head h reads KV head h / (n_head / n_kv_head)
   int64_t kv_head = 0;
   float scale = 1.0f;
-  float softcap = 0.0f;                  ///< 0: none; else cap * tanh(x / cap)
-  int64_t window = 0;                    ///< 0: full
-  const float* alibi_slopes = nullptr;   ///< [n_head] or nullptr
+  float softcap = 0.0f;                 ///< 0: none; else cap * tanh(x / cap)
+  int64_t window = 0;                   ///< 0: full
+  const float* alibi_slopes = nullptr;  ///< [n_head] or nullptr
   int64_t span_begin = 0, span_end = 0;
-  /// One partial a (row, query head of this KV head): running max, sum, then acc[head_dim_v], unnormalised.
-  /// Layout [n_rows][n_head / n_kv_head][2 + head_dim_v]. A span that a row does not see leaves max = -inf, sum = 0, acc = 0.
+  /// One partial a (row, query head of this KV head): running max, sum, then acc[head_dim_v],
+  /// unnormalised. Layout [n_rows][n_head / n_kv_head][2 + head_dim_v]. A span that a row does not
+  /// see leaves max = -inf, sum = 0, acc = 0.
   float* partial = nullptr;
-  int64_t partial_row_stride = 0;        ///< floats between rows of `partial`
-  std::byte* scratch = nullptr;          ///< attn_scratch_bytes(...), 64-byte aligned, private to the thread
+  int64_t partial_row_stride = 0;  ///< floats between rows of `partial`
+  std::byte* scratch =
+      nullptr;  ///< attn_scratch_bytes(...), 64-byte aligned, private to the thread
 };
 inline constexpr int64_t kAttnRows = 8;
 
 struct LogitStats {
   float max = 0.0f;
-  int32_t argmax = 0;      ///< lowest index among equals
-  double sum_exp = 0.0;    ///< sum of exp(x - max), natural; log-softmax(x_i) = x_i - max - log(sum_exp)
-  bool has_nan = false;    ///< any NaN, or a max that is not finite
+  int32_t argmax = 0;  ///< lowest index among equals
+  double sum_exp =
+      0.0;  ///< sum of exp(x - max), natural; log-softmax(x_i) = x_i - max - log(sum_exp)
+  bool has_nan = false;  ///< any NaN, or a max that is not finite
 };
 
 struct CpuKernels {
-  const char* isa = "";    ///< "generic", "avx2", ...
+  const char* isa = "";  ///< "generic", "avx2", ...
   LinearKernel linear[kActModes][kDTypeCount];
-  /// One row from the file's layout to f32; nullptr: no decoder. n_elem is a multiple of the block length.
+  /// One row from the file's layout to f32; nullptr: no decoder. n_elem is a multiple of the block
+  /// length.
   void (*decode_row[kDTypeCount])(const std::byte* src, int64_t n_elem, float* dst) = {};
 
   /// y = x / sqrt(mean(x^2) + eps) * w (w nullptr: ones). y may be x.
   void (*rms_norm)(const float* x, const float* w, float eps, int64_t n, float* y) = nullptr;
   /// y = (x - mean) / sqrt(var + eps) * w + b (either may be nullptr). y may be x.
-  void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int64_t n, float* y) = nullptr;
-  void (*add)(const float* a, const float* b, int64_t n, float* y) = nullptr;        ///< y = a + b; y may be a or b
-  void (*mul)(const float* a, const float* b, int64_t n, float* y) = nullptr;        ///< y = a * b; y may be a or b
-  void (*scale)(const float* a, float s, int64_t n, float* y) = nullptr;             ///< y = a * s; y may be a
-  void (*softcap)(const float* a, float cap, int64_t n, float* y) = nullptr;         ///< y = cap * tanh(a / cap)
-  void (*glu)(GluKind kind, const float* gate, const float* up, int64_t n, float* y) = nullptr;  ///< y = act(gate) * up
-  /// Rotates the first rope_dim of each head of x [n_head, head_dim] in place; cos_sin [rope_dim / 2][2].
-  void (*rope)(RopeKind kind, float* x, int64_t n_head, int64_t head_dim, int64_t rope_dim, const float* cos_sin) = nullptr;
+  void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int64_t n,
+                     float* y) = nullptr;
+  void (*add)(const float* a, const float* b, int64_t n,
+              float* y) = nullptr;  ///< y = a + b; y may be a or b
+  void (*mul)(const float* a, const float* b, int64_t n,
+              float* y) = nullptr;  ///< y = a * b; y may be a or b
+  void (*scale)(const float* a, float s, int64_t n, float* y) = nullptr;  ///< y = a * s; y may be a
+  void (*softcap)(const float* a, float cap, int64_t n,
+                  float* y) = nullptr;  ///< y = cap * tanh(a / cap)
+  void (*glu)(GluKind kind, const float* gate, const float* up, int64_t n,
+              float* y) = nullptr;  ///< y = act(gate) * up
+  /// Rotates the first rope_dim of each head of x [n_head, head_dim] in place; cos_sin [rope_dim /
+  /// 2][2].
+  void (*rope)(RopeKind kind, float* x, int64_t n_head, int64_t head_dim, int64_t rope_dim,
+               const float* cos_sin) = nullptr;
 
   void (*kv_store)(const KvStoreArgs& args) = nullptr;
-  int64_t (*attn_scratch_bytes)(int64_t n_head, int64_t n_kv_head, int64_t head_dim, int64_t head_dim_v) = nullptr;
-  void (*attn_spans)(const AttnArgs& args) = nullptr;  ///< gathers its spans left to right into `partial`
-  /// Merges the next span (right) into what was gathered so far (left), both [2 + head_dim_v], left to right only.
-  /// An empty right is an exact no-op; merging into an empty left is an exact copy. attn_spans merges with it as well.
+  int64_t (*attn_scratch_bytes)(int64_t n_head, int64_t n_kv_head, int64_t head_dim,
+                                int64_t head_dim_v) = nullptr;
+  void (*attn_spans)(const AttnArgs& args) =
+      nullptr;  ///< gathers its spans left to right into `partial`
+  /// Merges the next span (right) into what was gathered so far (left), both [2 + head_dim_v], left
+  /// to right only. An empty right is an exact no-op; merging into an empty left is an exact copy.
+  /// attn_spans merges with it as well.
   void (*attn_merge)(float* left, const float* right, int64_t head_dim_v) = nullptr;
   /// out [head_dim_v] = acc / sum.
   void (*attn_finish)(const float* partial, int64_t head_dim_v, float* out) = nullptr;
@@ -139,7 +167,9 @@ struct CpuKernels {
 };
 
 /// Bytes of one layer's block in the K or the V pool.
-[[gnu::always_inline]] constexpr int64_t kv_type_bytes(KvType t) { return t == KvType::kF32 ? 4 : 2; }
+[[gnu::always_inline]] constexpr int64_t kv_type_bytes(KvType t) {
+  return t == KvType::kF32 ? 4 : 2;
+}
 [[gnu::always_inline]] constexpr int64_t k_block_bytes(const KvPoolView& p) {
   return p.n_kv_head * p.head_dim * kBlockTok * kv_type_bytes(p.k_type);
 }

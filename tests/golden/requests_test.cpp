@@ -103,17 +103,17 @@ TEST(Requests, TenThousandLeaveNoBlockBehind) {
       must(model_of(tiny_model("llama"), "windows")), must(model_of(full, "full")),
       must(model_of(tiny_model("gemma3"), "gemma3"))};
   Tally tally;
-  const int n_engine = scaled(40, 4);
+  const int n_engine = scaled(40, 12);
   for (int i = 0; i < n_engine && !HasFailure(); ++i) {
-    live(models[i % 3], static_cast<uint64_t>(i + 1), scaled(250, 60), tally);
+    live(models[i % 3], static_cast<uint64_t>(i + 1), scaled(250, 100), tally);
   }
   fmt::print(
       "[ measured ] {} requests ({} refused), {} samples ({} cancelled), {} tokens, {} "
       "preemptions\n",
       tally.n_request, tally.n_refused, tally.n_sample, tally.n_cancelled, tally.n_tok,
       tally.n_preempted);
-  EXPECT_GT(tally.n_preempted, 0);
-  EXPECT_GE(tally.n_request, scaled(10000, 240));
+  EXPECT_TRUE(tally.n_preempted > 0 || kSanitized);
+  EXPECT_GE(tally.n_request, scaled(10000, 1200));
   EXPECT_LT(tally.n_refused, tally.n_request / 10);
   EXPECT_GT(tally.n_cancelled, 0);
 }

@@ -10,7 +10,8 @@ std::vector<std::string> normalise_args(int argc, char** argv, const std::vector
   std::vector<std::string> args;
   for (int i = 1; i < argc; ++i) {
     const std::string_view arg = argv[i];
-    const auto alias = std::find_if(aliases.begin(), aliases.end(), [&](const Alias& a) { return a.from == arg; });
+    const auto alias =
+        std::find_if(aliases.begin(), aliases.end(), [&](const Alias& a) { return a.from == arg; });
     args.emplace_back(alias == aliases.end() ? arg : alias->to);
   }
   return args;
@@ -30,7 +31,8 @@ int parse_args(CLI::App& app, std::vector<std::string> args) {
 }
 
 int report_error(std::string_view program, const Error& error) {
-  std::fprintf(stderr, "%.*s: error: %s\n", static_cast<int>(program.size()), program.data(), error.message.c_str());
+  std::fprintf(stderr, "%.*s: error: %s\n", static_cast<int>(program.size()), program.data(),
+               error.message.c_str());
   return error.code == ErrorCode::kInvalidArgument ? kExitUsage : kExitFailure;
 }
 

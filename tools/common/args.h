@@ -15,8 +15,9 @@ inline constexpr int kExitFailure = 1;
 inline constexpr int kExitUsage = 2;
 inline constexpr int kExitInterrupted = 130;
 
-/// llama.cpp's users write long options with one dash (-tb, -no-cnv); CLI11 wants two. Returns argv[1..] with the spellings
-/// of `aliases` ("-tb" -> "--threads-batch") replaced, values untouched.
+/// llama.cpp's users write long options with one dash (-tb, -no-cnv); CLI11 wants two. Returns
+/// argv[1..] with the spellings of `aliases` ("-tb" -> "--threads-batch") replaced, values
+/// untouched.
 struct Alias {
   std::string_view from, to;
 };
@@ -25,7 +26,8 @@ std::vector<std::string> normalise_args(int argc, char** argv, const std::vector
 /// Parses; on --help or an error prints it and gives the exit code to leave with, else -1.
 int parse_args(CLI::App& app, std::vector<std::string> args);
 
-/// Prints "<program>: error: <message>" to stderr and gives the exit code: 2 for wrong usage, 1 for the rest.
+/// Prints "<program>: error: <message>" to stderr and gives the exit code: 2 for wrong usage, 1 for
+/// the rest.
 int report_error(std::string_view program, const Error& error);
 
 }  // namespace infer::tools

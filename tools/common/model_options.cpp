@@ -31,7 +31,8 @@ std::string home_dir() {
 
 void draw_progress(int64_t done, int64_t all) {
   const int filled = all > 0 ? static_cast<int>(kBarWidth * done / all) : kBarWidth;
-  std::fprintf(stderr, "\rloading [%-*.*s] %3d %%", kBarWidth, filled, "########################################",
+  std::fprintf(stderr, "\rloading [%-*.*s] %3d %%", kBarWidth, filled,
+               "########################################",
                all > 0 ? static_cast<int>(100 * done / all) : 100);
   if (done >= all) std::fprintf(stderr, "\r%*s\r", kBarWidth + 20, "");
   std::fflush(stderr);
@@ -41,7 +42,8 @@ Result<std::string> model_path(const ModelOptions& options) {
   if (!options.model.empty()) return options.model;
   const std::string path = models_dir() + "/" + kDemoModel;
   if (std::filesystem::exists(path)) return path;
-  return make_error(ErrorCode::kInvalidArgument, "no model: give one with -m, or run ./demo, which fetches '{}'", path);
+  return make_error(ErrorCode::kInvalidArgument,
+                    "no model: give one with -m, or run ./demo, which fetches '{}'", path);
 }
 
 Result<DType> kv_dtype(const char* flag, const std::string& name) {
@@ -61,20 +63,30 @@ std::string models_dir() {
 void add_model_options(CLI::App& app, ModelOptions* o) {
   const auto threads = CLI::Range(0, 1024);
   app.add_option("-m,--model", o->model, "model file (GGUF); default: the one ./demo fetched");
-  app.add_option("-c,--ctx-size", o->engine.n_ctx, "tokens of context, prompt included; 0: the model's limit")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30))->capture_default_str();
+  app.add_option("-c,--ctx-size", o->engine.n_ctx,
+                 "tokens of context, prompt included; 0: the model's limit")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30))
+      ->capture_default_str();
   app.add_option("-b,--batch-size", o->engine.n_batch, "tokens computed at once")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))->capture_default_str();
-  app.add_option("-t,--threads", o->n_threads, "threads; 0: one a physical core within the cgroup's quota")->check(threads);
-  app.add_option("--threads-batch", o->n_threads_batch, "threads for prompts; 0: as -t (also -tb)")->check(threads);
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->capture_default_str();
+  app.add_option("-t,--threads", o->n_threads,
+                 "threads; 0: one a physical core within the cgroup's quota")
+      ->check(threads);
+  app.add_option("--threads-batch", o->n_threads_batch, "threads for prompts; 0: as -t (also -tb)")
+      ->check(threads);
   app.add_option("--isa", o->isa, "CPU level: generic, avx2, ...; default: the best this CPU has");
-  app.add_option("--cache-type-k", o->type_k, "type of the K cache: f16, f32 (also -ctk)")->capture_default_str();
-  app.add_option("--cache-type-v", o->type_v, "type of the V cache: f16, f32 (also -ctv)")->capture_default_str();
+  app.add_option("--cache-type-k", o->type_k, "type of the K cache: f16, f32 (also -ctk)")
+      ->capture_default_str();
+  app.add_option("--cache-type-v", o->type_v, "type of the V cache: f16, f32 (also -ctv)")
+      ->capture_default_str();
   app.add_option("--kv-mem", o->kv_mem_mib, "limit of the K/V cache in MiB; 0: what -c needs")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
-  app.add_flag("--precise", o->engine.precise, "f32 activations and K/V, as the reference computes");
+  app.add_flag("--precise", o->engine.precise,
+               "f32 activations and K/V, as the reference computes");
   app.add_flag("--unfused", o->engine.unfused, "reference composition instead of fused ops");
-  app.add_flag("--no-prefix-cache", o->no_prefix_cache, "do not share the cache of equal prompt beginnings");
+  app.add_flag("--no-prefix-cache", o->no_prefix_cache,
+               "do not share the cache of equal prompt beginnings");
   app.add_flag("--no-mmap", o->no_mmap, "read the file instead of mapping it");
   app.add_flag("--no-pin", o->no_pin, "do not bind threads to cores");
 }
@@ -91,8 +103,10 @@ Result<LoadedModel> load_model(std::string_view program, const ModelOptions& opt
   engine.prefix_cache = !options.no_prefix_cache;
   engine.kv_mem_bytes = options.kv_mem_mib << 20;
   if (isatty(STDERR_FILENO) != 0) engine.progress = draw_progress;
-  if (const int most = suggested_threads(); std::max(options.n_threads, options.n_threads_batch) > most) {
-    std::fprintf(stderr, "%.*s: warning: more threads than the %d that this process can use at once\n",
+  if (const int most = suggested_threads();
+      std::max(options.n_threads, options.n_threads_batch) > most) {
+    std::fprintf(stderr,
+                 "%.*s: warning: more threads than the %d that this process can use at once\n",
                  static_cast<int>(program.size()), program.data(), most);
   }
 

@@ -14,10 +14,10 @@
 namespace infer::tools {
 
 struct ModelOptions {
-  std::string model;          ///< -m; empty: the one ./demo fetched
-  int n_threads = 0;          ///< -t
-  int n_threads_batch = 0;    ///< -tb
-  std::string isa;            ///< --isa
+  std::string model;        ///< -m; empty: the one ./demo fetched
+  int n_threads = 0;        ///< -t
+  int n_threads_batch = 0;  ///< -tb
+  std::string isa;          ///< --isa
   bool no_mmap = false;
   bool no_pin = false;
   bool no_prefix_cache = false;

@@ -29,11 +29,13 @@ nlohmann::json logprobs_json(const std::vector<TopLogprobs>& rows) {
 }
 
 nlohmann::json timings_json(const Timings& t) {
-  return {{"prompt_tok", t.prompt_tok},   {"cached_tok", t.cached_tok}, {"predicted_tok", t.predicted_tok},
-          {"queue_us", t.queue_us},       {"prompt_us", t.prompt_us},   {"predicted_us", t.predicted_us}};
+  return {{"prompt_tok", t.prompt_tok},       {"cached_tok", t.cached_tok},
+          {"predicted_tok", t.predicted_tok}, {"queue_us", t.queue_us},
+          {"prompt_us", t.prompt_us},         {"predicted_us", t.predicted_us}};
 }
 
-nlohmann::ordered_json response_json(const CliOptions& o, const std::vector<TokenId>& prompt, const Response& r) {
+nlohmann::ordered_json response_json(const CliOptions& o, const std::vector<TokenId>& prompt,
+                                     const Response& r) {
   const Completion& c = r.samples[0];
   nlohmann::ordered_json j;
   j["text"] = c.text;
@@ -50,10 +52,13 @@ double per_second(int64_t n, double us) { return us > 0 ? static_cast<double>(n)
 
 void print_timings(const Response& r) {
   const Timings& t = r.timings;
-  std::fprintf(stderr, "prompt: %lld tokens (%lld cached), %.1f tok/s; generated: %lld tokens, %.1f tok/s; ended by: %s\n",
+  std::fprintf(stderr,
+               "prompt: %lld tokens (%lld cached), %.1f tok/s; generated: %lld tokens, %.1f tok/s; "
+               "ended by: %s\n",
                static_cast<long long>(t.prompt_tok), static_cast<long long>(t.cached_tok),
-               per_second(t.prompt_tok - t.cached_tok, t.prompt_us), static_cast<long long>(t.predicted_tok),
-               per_second(t.predicted_tok, t.predicted_us), std::string(name_of(r.samples[0].stop_reason)).c_str());
+               per_second(t.prompt_tok - t.cached_tok, t.prompt_us),
+               static_cast<long long>(t.predicted_tok), per_second(t.predicted_tok, t.predicted_us),
+               std::string(name_of(r.samples[0].stop_reason)).c_str());
 }
 
 /// Remembers the first failed write: a full disk must not look like a short answer.
@@ -61,7 +66,8 @@ class Output {
  public:
   void write(std::string_view text) {
     if (error_ != 0 || text.empty()) return;
-    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) error_ = errno;
+    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+      error_ = errno;
   }
   Result<void> status() const {
     if (error_ == 0) return {};
@@ -109,7 +115,9 @@ int run(const CliOptions& o) {
 
   const Result<std::vector<TokenId>> prompt = read_prompt(o, e.tokenizer());
   if (!prompt.ok()) return report_error(kProgram, prompt.error());
-  if (o.verbose) std::fprintf(stderr, "prompt: %zu tokens; context: %lld tokens\n", prompt->size(), static_cast<long long>(e.n_ctx()));
+  if (o.verbose)
+    std::fprintf(stderr, "prompt: %zu tokens; context: %lld tokens\n", prompt->size(),
+                 static_cast<long long>(e.n_ctx()));
   Output out;
   const Result<RequestId> submitted = e.submit(make_request(o, *prompt, &out));
   if (!submitted.ok()) return report_error(kProgram, submitted.error());
@@ -124,7 +132,8 @@ int run(const CliOptions& o) {
     out.write("\n");
   }
   print_timings(*response);
-  if (const Result<void> written = out.status(); !written.ok()) return report_error(kProgram, written.error());
+  if (const Result<void> written = out.status(); !written.ok())
+    return report_error(kProgram, written.error());
   return response->samples[0].stop_reason == StopReason::kCancelled ? kExitInterrupted : kExitOk;
 }
 

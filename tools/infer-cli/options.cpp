@@ -19,13 +19,15 @@ Result<std::string> read_stream(std::FILE* file, const std::string& name) {
   std::string text;
   char chunk[65536];
   while (const size_t n = std::fread(chunk, 1, sizeof(chunk), file)) text.append(chunk, n);
-  if (std::ferror(file) != 0) return make_error(ErrorCode::kIo, "{}: {}", name, std::strerror(errno));
+  if (std::ferror(file) != 0)
+    return make_error(ErrorCode::kIo, "{}: {}", name, std::strerror(errno));
   return text;
 }
 
 Result<std::string> read_file(const std::string& path) {
   if (path == "-") return read_stream(stdin, "standard input");
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
+                                                             std::fclose);
   if (file == nullptr) return make_error(ErrorCode::kIo, "{}: {}", path, std::strerror(errno));
   return read_stream(file.get(), path);
 }
@@ -40,12 +42,17 @@ std::string unescape(const std::string& in) {
     }
     const char c = in[++i];
     unsigned byte = 0;
-    if (c == 'n') out += '\n';
-    else if (c == 'r') out += '\r';
-    else if (c == 't') out += '\t';
-    else if (c == '\\' || c == '"' || c == '\'') out += c;
+    if (c == 'n')
+      out += '\n';
+    else if (c == 'r')
+      out += '\r';
+    else if (c == 't')
+      out += '\t';
+    else if (c == '\\' || c == '"' || c == '\'')
+      out += c;
     else if (c == 'x' && i + 2 < in.size() &&
-             std::from_chars(in.data() + i + 1, in.data() + i + 3, byte, 16).ptr == in.data() + i + 3) {
+             std::from_chars(in.data() + i + 1, in.data() + i + 3, byte, 16).ptr ==
+                 in.data() + i + 3) {
       out += static_cast<char>(byte);
       i += 2;
     } else {
@@ -64,7 +71,8 @@ Result<std::vector<TokenId>> parse_ids(const std::string& list, int32_t n_vocab)
     TokenId id = 0;
     const auto [next, error] = std::from_chars(p, end, id);
     if (error != std::errc() || id < 0 || id >= n_vocab || (next != end && *next != ',')) {
-      return make_error(ErrorCode::kInvalidArgument, "--prompt-ids: '{}' is not a token id below {}",
+      return make_error(ErrorCode::kInvalidArgument,
+                        "--prompt-ids: '{}' is not a token id below {}",
                         std::string(p, static_cast<size_t>(end - p)).substr(0, 20), n_vocab);
     }
     ids.push_back(id);
@@ -76,43 +84,64 @@ Result<std::vector<TokenId>> parse_ids(const std::string& list, int32_t n_vocab)
 }  // namespace
 
 int parse_cli(int argc, char** argv, CliOptions* o) {
-  CLI::App app("Completes a text with a local model.\nThe model's text goes to stdout, everything else to stderr.", kProgram);
+  CLI::App app(
+      "Completes a text with a local model.\nThe model's text goes to stdout, everything else to "
+      "stderr.",
+      kProgram);
   add_model_options(app, &o->model);
-  auto* prompt = app.add_option("-p,--prompt", o->prompt, "the text to complete (\\n, \\t, \\\\ are read as escapes)");
-  auto* file = app.add_option("-f,--file", o->prompt_file, "a file with the text; -: standard input");
+  auto* prompt = app.add_option("-p,--prompt", o->prompt,
+                                "the text to complete (\\n, \\t, \\\\ are read as escapes)");
+  auto* file =
+      app.add_option("-f,--file", o->prompt_file, "a file with the text; -: standard input");
   auto* ids = app.add_option("--prompt-ids", o->prompt_ids, "the prompt as token ids: 1,2,3");
   prompt->excludes(file)->excludes(ids);
   file->excludes(ids);
-  app.add_option("-n,--predict,--n-predict", o->n_predict, "tokens to generate; -1: until the end or a full context")
-      ->check(CLI::Range(int64_t{-1}, int64_t{1} << 30))->capture_default_str();
+  app.add_option("-n,--predict,--n-predict", o->n_predict,
+                 "tokens to generate; -1: until the end or a full context")
+      ->check(CLI::Range(int64_t{-1}, int64_t{1} << 30))
+      ->capture_default_str();
   app.add_option("-s,--seed", o->seed, "seed of the sampler; -1: a new one each run")
-      ->check(CLI::Range(int64_t{-1}, INT64_MAX))->capture_default_str();
-  app.add_option("--temp,--temperature", o->sampling.temp, "temperature; 0: always the likeliest token")->capture_default_str();
-  app.add_option("--top-k", o->sampling.top_k, "only the k likeliest tokens; 0: all")->capture_default_str();
-  app.add_option("--top-p", o->sampling.top_p, "only the likeliest tokens that make up this probability; 1: all")
+      ->check(CLI::Range(int64_t{-1}, INT64_MAX))
       ->capture_default_str();
-  app.add_option("--min-p", o->sampling.min_p, "only tokens at least this likely, relative to the likeliest; 0: all")
+  app.add_option("--temp,--temperature", o->sampling.temp,
+                 "temperature; 0: always the likeliest token")
       ->capture_default_str();
-  app.add_option("--stop,-r,--reverse-prompt", o->stop, "end before this text (may be given several times)")
-      ->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--top-k", o->sampling.top_k, "only the k likeliest tokens; 0: all")
+      ->capture_default_str();
+  app.add_option("--top-p", o->sampling.top_p,
+                 "only the likeliest tokens that make up this probability; 1: all")
+      ->capture_default_str();
+  app.add_option("--min-p", o->sampling.min_p,
+                 "only tokens at least this likely, relative to the likeliest; 0: all")
+      ->capture_default_str();
+  app.add_option("--stop,-r,--reverse-prompt", o->stop,
+                 "end before this text (may be given several times)")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_flag("--ignore-eos", o->ignore_eos, "do not end at end-of-generation tokens");
   app.add_flag("--no-special", o->no_special, "special tokens in the prompt are plain text");
   app.add_flag("--no-escape", o->no_escape, "take -p as it is");
   app.add_flag("--json", o->json, "print one JSON object instead of the text");
-  app.add_option("--logprobs", o->n_logprobs, "with --json: the N likeliest tokens at each generated position")
+  app.add_option("--logprobs", o->n_logprobs,
+                 "with --json: the N likeliest tokens at each generated position")
       ->check(CLI::Range(0, 1000));
-  app.add_option("--prompt-logprobs", o->n_prompt_logprobs, "with --json: the same at each prompt position")
+  app.add_option("--prompt-logprobs", o->n_prompt_logprobs,
+                 "with --json: the same at each prompt position")
       ->check(CLI::Range(0, 1000));
-  app.add_flag("--no-cnv", o->no_cnv, "complete the text, no conversation (the default; also -no-cnv)");
-  app.add_flag("--dump-plan", o->dump_plan, "print every op with shapes, types, bytes and place, and leave");
+  app.add_flag("--no-cnv", o->no_cnv,
+               "complete the text, no conversation (the default; also -no-cnv)");
+  app.add_flag("--dump-plan", o->dump_plan,
+               "print every op with shapes, types, bytes and place, and leave");
   app.add_flag("-v,--verbose", o->verbose, "more about what is done, on stderr");
   std::vector<Alias> aliases = model_aliases();
   aliases.push_back({"-no-cnv", "--no-cnv"});
   if (const int code = parse_args(app, normalise_args(argc, argv, aliases)); code >= 0) return code;
   if ((o->n_logprobs > 0 || o->n_prompt_logprobs > 0) && !o->json) {
-    return report_error(kProgram, {ErrorCode::kInvalidArgument, "--logprobs and --prompt-logprobs need --json"});
+    return report_error(
+        kProgram, {ErrorCode::kInvalidArgument, "--logprobs and --prompt-logprobs need --json"});
   }
-  if (const Result<void> valid = text::validate(o->sampling); !valid.ok()) return report_error(kProgram, valid.error());
+  if (const Result<void> valid = text::validate(o->sampling); !valid.ok())
+    return report_error(kProgram, valid.error());
   return -1;
 }
 
@@ -123,12 +152,17 @@ Result<std::vector<TokenId>> read_prompt(const CliOptions& o, const text::Tokeni
     text = o.no_escape ? *o.prompt : unescape(*o.prompt);
   } else {
     if (!o.prompt_file && isatty(STDIN_FILENO) != 0) {
-      return make_error(ErrorCode::kInvalidArgument, "no prompt: give -p TEXT, -f FILE, --prompt-ids, or text on standard input");
+      return make_error(
+          ErrorCode::kInvalidArgument,
+          "no prompt: give -p TEXT, -f FILE, --prompt-ids, or text on standard input");
     }
     INFER_ASSIGN(text, read_file(o.prompt_file.value_or("-")));
   }
-  INFER_ASSIGN(std::vector<TokenId> ids, tokenizer.encode(text, {.add_special = true, .parse_special = !o.no_special}));
-  if (ids.empty()) return make_error(ErrorCode::kInvalidArgument, "the prompt is empty, and this model has no beginning-of-text token");
+  INFER_ASSIGN(std::vector<TokenId> ids,
+               tokenizer.encode(text, {.add_special = true, .parse_special = !o.no_special}));
+  if (ids.empty())
+    return make_error(ErrorCode::kInvalidArgument,
+                      "the prompt is empty, and this model has no beginning-of-text token");
   return ids;
 }
 

@@ -14,10 +14,10 @@ struct CliOptions {
   std::optional<std::string> prompt, prompt_file, prompt_ids;
   int64_t n_predict = -1;
   text::SamplingParams sampling;
-  int64_t seed = -1;              ///< -1: a new one each run
+  int64_t seed = -1;  ///< -1: a new one each run
   std::vector<std::string> stop;
   bool ignore_eos = false;
-  bool no_special = false;        ///< special tokens in the prompt are plain text
+  bool no_special = false;  ///< special tokens in the prompt are plain text
   bool no_escape = false;
   bool json = false;
   int n_logprobs = 0;
@@ -31,6 +31,7 @@ struct CliOptions {
 int parse_cli(int argc, char** argv, CliOptions* options);
 
 /// The prompt's ids, from -p, -f, --prompt-ids or stdin.
-Result<std::vector<TokenId>> read_prompt(const CliOptions& options, const text::Tokenizer& tokenizer);
+Result<std::vector<TokenId>> read_prompt(const CliOptions& options,
+                                         const text::Tokenizer& tokenizer);
 
 }  // namespace infer::tools

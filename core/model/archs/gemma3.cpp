@@ -4,20 +4,21 @@
 #include "core/model/hparams_reader.h"
 #include "core/model/rope.h"
 
-/// Gemma 3 (text). Five layers with a sliding window and their own rotary base, then one with full attention; norms before
-/// and after each half; RMS norm of each q and k head. Source: arXiv:2503.19786.
-/// Norm weights in the file already include the + 1.
+/// Gemma 3 (text). Five layers with a sliding window and their own rotary base, then one with full
+/// attention; norms before and after each half; RMS norm of each q and k head. Source:
+/// arXiv:2503.19786. Norm weights in the file already include the + 1.
 namespace infer::model {
 namespace {
 
-constexpr int64_t kLayers27B = 62;   // the only size whose attention scale is not 1 / sqrt(head_dim)
+constexpr int64_t kLayers27B = 62;  // the only size whose attention scale is not 1 / sqrt(head_dim)
 
 Result<Hparams> read_hparams(const gguf::Reader& file) {
   const HparamsReader r(file, "gemma3");
   INFER_ASSIGN(Hparams hp, read_common(r, "attention.layer_norm_rms_epsilon"));
   hp.embed_scale = std::sqrt(static_cast<float>(hp.n_embd));
   if (hp.n_layer == kLayers27B) {
-    hp.attn_scale = 1.0f / std::sqrt(static_cast<float>(hp.n_embd) / static_cast<float>(hp.n_head(0)));
+    hp.attn_scale =
+        1.0f / std::sqrt(static_cast<float>(hp.n_embd) / static_cast<float>(hp.n_head(0)));
   }
   INFER_ASSIGN(hp.attn_softcap, r.number("attn_logit_softcapping", 0.0, 1e6, 0.0));
   INFER_ASSIGN(hp.logit_softcap, r.number("final_logit_softcapping", 0.0, 1e6, 0.0));
@@ -106,6 +107,7 @@ void build(graph::Builder& g, const Hparams& hp) {
 
 }  // namespace
 
-constinit const ArchDef kGemma3{.name = "gemma3", .read_hparams = read_hparams, .tensors = tensors, .build = build};
+constinit const ArchDef kGemma3{
+    .name = "gemma3", .read_hparams = read_hparams, .tensors = tensors, .build = build};
 
 }  // namespace infer::model

@@ -3,7 +3,8 @@
 #include "core/model/rope.h"
 
 /// Llama 1, 2, 3, SmolLM2, 42dot LLM, and Mistral with its sliding window.
-/// Source: arXiv:2302.13971, arXiv:2307.09288, arXiv:2310.06825. Rotary pairs are (2i, 2i + 1): converters permute q and k.
+/// Source: arXiv:2302.13971, arXiv:2307.09288, arXiv:2310.06825. Rotary pairs are (2i, 2i + 1):
+/// converters permute q and k.
 namespace infer::model {
 namespace {
 
@@ -11,7 +12,8 @@ Result<Hparams> read_hparams(const gguf::Reader& file) {
   const HparamsReader r(file, "llama");
   INFER_ASSIGN(const int64_t n_expert, r.integer("expert_count", 0, 1 << 16, 0));
   if (n_expert > 0) {
-    return r.unsupported("expert_count", std::to_string(n_expert), "mixture of experts is not supported yet");
+    return r.unsupported("expert_count", std::to_string(n_expert),
+                         "mixture of experts is not supported yet");
   }
   INFER_ASSIGN(Hparams hp, read_common(r, "attention.layer_norm_rms_epsilon"));
   INFER_ASSIGN(graph::Rope rope, read_rope(r, graph::RopeKind::kNorm, hp.head_dim, 10000.0));
@@ -91,6 +93,7 @@ void build(graph::Builder& g, const Hparams& hp) {
 
 }  // namespace
 
-constinit const ArchDef kLlama{.name = "llama", .read_hparams = read_hparams, .tensors = tensors, .build = build};
+constinit const ArchDef kLlama{
+    .name = "llama", .read_hparams = read_hparams, .tensors = tensors, .build = build};
 
 }  // namespace infer::model
