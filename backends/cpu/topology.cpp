@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <system_error>
 #include <thread>
 
 #include <hwloc.h>
@@ -92,6 +94,12 @@ using Topology = std::unique_ptr<std::remove_pointer_t<hwloc_topology_t>, Topolo
 using Bitmap = std::unique_ptr<std::remove_pointer_t<hwloc_bitmap_t>, BitmapDeleter>;
 
 Topology load_topology() {
+#if defined(__linux__)
+  // Without sysfs (a bare chroot) hwloc knows nothing and says so on stderr, where a library has no
+  // business.
+  std::error_code error;
+  if (!std::filesystem::exists("/sys/devices/system/cpu/cpu0/topology", error)) return nullptr;
+#endif
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) return nullptr;
   Topology topology(raw);

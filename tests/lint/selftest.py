@@ -4,6 +4,7 @@ usage: selftest.py COMPILER
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -146,12 +147,33 @@ def check_objects(top):
     return bad, len(OBJECTS)
 
 
+def check_format(top):
+    """A badly laid out file, and the same tree after --fix."""
+    root = os.path.join(top, "format")
+    write(root, {"core/bad.cpp": "int   x ;\n"})
+    project = os.path.dirname(os.path.dirname(HERE))
+    shutil.copytree(os.path.join(project, "tools", "sh"), os.path.join(root, "tools", "sh"))
+    shutil.copy(os.path.join(project, ".clang-format"), root)
+
+    def run(*args):
+        command = [os.path.join(root, "tools", "sh", "format.sh"), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+    first = run()
+    if first.returncode == 77:
+        return 0, 0
+    bad = expect_fail("format", first, "core/bad.cpp")
+    run("--fix")
+    return bad + expect_pass("format after --fix", run()), 2
+
+
 def main():
     with tempfile.TemporaryDirectory() as top:
         bad_trees, n_trees = check_trees(top)
         bad_objects, n_objects = check_objects(top)
-    print(f"lint selftest: {n_trees + n_objects} cases, {bad_trees + bad_objects} wrong")
-    sys.exit(1 if bad_trees + bad_objects else 0)
+        bad_format, n_format = check_format(top)
+    bad = bad_trees + bad_objects + bad_format
+    print(f"lint selftest: {n_trees + n_objects + n_format} cases, {bad} wrong")
+    sys.exit(1 if bad else 0)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,18 @@ done
     echo "skipped: no clang-format 14 here"
     exit 77
 }
-mode="--dry-run --Werror"
-[ "${1:-}" = --fix ] && mode=-i
 cd "$root"
-# shellcheck disable=SC2086
-find core gguf kernels backends quantize tools tests -type f \( -name '*.h' -o -name '*.cpp' \) -print0 2>/dev/null |
-    xargs -0 -n 16 -P 2 "$formatter" $mode --style=file
+sources() {
+    find core gguf kernels backends quantize tools tests -type f \( -name '*.h' -o -name '*.cpp' \) -print0 2>/dev/null
+}
+if [ "${1:-}" = --fix ]; then
+    sources | xargs -0 -n 16 -P 2 "$formatter" -i --style=file
+    exit 0
+fi
+bad=$(sources | xargs -0 -n 16 -P 2 "$formatter" --dry-run --style=file 2>&1 |
+    sed -n 's/^\([^ :]*\):[0-9]*:[0-9]*: warning: code should be clang-formatted.*/\1/p' | sort -u)
+[ -z "$bad" ] || {
+    printf '%s\n' "$bad"
+    echo "not formatted; run tools/sh/format.sh --fix"
+    exit 1
+}

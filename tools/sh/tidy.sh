@@ -1,5 +1,5 @@
 #!/bin/sh
-# clang-tidy over the project's own sources: tidy.sh BUILD_DIR [SECONDS]
+# clang-tidy over the project's own sources, tests left out: tidy.sh BUILD_DIR [SECONDS]
 # Files that changed last come first; after SECONDS (default: no limit) the rest is left out, and said so.
 # Exit codes: 1 findings, 77 no clang-tidy here.
 set -eu
@@ -26,7 +26,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' HUP INT TERM
 # Files of this build, newest first. GCC's flags that clang does not know are no findings.
-grep -o '"file": "[^"]*"' "$build/compile_commands.json" | cut -d'"' -f4 | grep "^$root/" | grep -v "^$build/" |
+grep -o '"file": "[^"]*"' "$build/compile_commands.json" | cut -d'"' -f4 | grep "^$root/" |
+    grep -v -e "^$root/build/" -e "^$root/tests/" |
     sort -u | xargs ls -t >"$work/files"
 total=$(wc -l <"$work/files")
 export root build tidy work
