@@ -141,6 +141,7 @@ Result<void> Writer::add_fixed_array(std::string_view key, ValueType elem, size_
 
 Result<void> Writer::add_bools(std::string_view key, const std::vector<bool>& values) {
   std::vector<std::byte> bytes;
+  bytes.reserve(values.size());
   for (const bool b : values) bytes.push_back(b ? std::byte{1} : std::byte{0});
   return add_fixed_array(key, ValueType::kBool, values.size(), bytes);
 }

@@ -33,7 +33,7 @@ total=$(wc -l <"$work/files")
 export root build tidy work
 status=0
 # shellcheck disable=SC2016
-timeout "$limit" xargs -P 2 -n 1 sh -c '
+timeout --foreground "$limit" xargs -P 2 -n 1 sh -c '
     if "$tidy" -p "$build" --quiet --extra-arg=-Wno-unknown-warning-option "$1" >"$work/$$.out" 2>"$work/$$.err"; then
         echo "$1" >>"$work/done"
     else

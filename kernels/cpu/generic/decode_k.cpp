@@ -16,7 +16,8 @@ void decode_super(const std::byte* src, int64_t n_elem, float* dst) {
       Unpacked32 u;
       unpack(b, sub, u);
       for (int i = 0; i < kBlock32; ++i) {
-        const float scaled = (u.d * static_cast<float>(u.sc[i / 16])) * static_cast<float>(u.q[i]);
+        const int half = i / 16;  // a scale a half of the sub-block
+        const float scaled = (u.d * static_cast<float>(u.sc[half])) * static_cast<float>(u.q[i]);
         *dst++ = kHasMin ? scaled - u.m : scaled;
       }
     }
