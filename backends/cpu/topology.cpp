@@ -10,6 +10,9 @@
 #include <thread>
 
 #include <hwloc.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace infer::cpu {
 namespace {
@@ -146,6 +149,24 @@ bool read_hwloc(CpuTopology& out) {
   return true;
 }
 
+/// Without /sys (a bare chroot) the affinity mask still tells which CPUs there are, each taken for
+/// a core.
+void read_affinity_mask(CpuTopology& out) {
+#if defined(__linux__)
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(cpu, &set)) out.cpus.push_back(cpu);
+    }
+  }
+#endif
+  out.n_logical = out.cpus.empty()
+                      ? std::max(1, static_cast<int>(std::thread::hardware_concurrency()))
+                      : static_cast<int>(out.cpus.size());
+  out.n_physical = out.n_logical;
+}
+
 }  // namespace
 
 int cgroup_quota_threads(std::string_view proc_self_cgroup, const ReadFile& read) {
@@ -175,8 +196,7 @@ CpuTopology detect_topology() {
   CpuTopology t;
   if (!read_hwloc(t)) {
     t = CpuTopology{};
-    t.n_logical = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-    t.n_physical = t.n_logical;
+    read_affinity_mask(t);
   }
   const std::optional<std::string> groups = read_text_file("/proc/self/cgroup");
   if (groups) t.quota_threads = cgroup_quota_threads(*groups, read_text_file);
