@@ -15,6 +15,10 @@ std::string_view name_of(OpKind kind) {
     case OpKind::kHeadNorm: return "head_norm";
     case OpKind::kRope: return "rope";
     case OpKind::kKvStore: return "kv_store";
+    case OpKind::kMoeRoute: return "moe_route";
+    case OpKind::kMoeGlu: return "moe_glu";
+    case OpKind::kMoeDown: return "moe_down";
+    case OpKind::kGateAdd: return "gate_add";
   }
   return "?";
 }

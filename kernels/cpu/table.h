@@ -122,7 +122,7 @@ struct CpuKernels {
   void (*mul)(const float* a, const float* b, int64_t n, float* y) = nullptr;        ///< y = a * b; y may be a or b
   void (*scale)(const float* a, float s, int64_t n, float* y) = nullptr;             ///< y = a * s; y may be a
   void (*softcap)(const float* a, float cap, int64_t n, float* y) = nullptr;         ///< y = cap * tanh(a / cap)
-  void (*glu)(GluKind kind, const float* gate, const float* up, int64_t n, float* y) = nullptr;  ///< y = act(gate) * up
+  void (*glu)(GluKind kind, const float* gate, const float* up, int64_t n, float* y) = nullptr;  ///< y = act(gate) * up; up nullptr: ones
   /// Rotates the first rope_dim of each head of x [n_head, head_dim] in place; cos_sin [rope_dim / 2][2].
   void (*rope)(RopeKind kind, float* x, int64_t n_head, int64_t head_dim, int64_t rope_dim, const float* cos_sin) = nullptr;
 
