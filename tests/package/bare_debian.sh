@@ -26,7 +26,7 @@ system=$dir/system
 
 # shellcheck disable=SC2317  # called by the trap
 unmount() {
-    for mounted in "$system/proc" "$system/work/shared"; do
+    for mounted in "$system/proc" "$system/src/shared"; do
         if mountpoint -q "$mounted" 2>/dev/null; then umount "$mounted" || umount -l "$mounted"; fi
     done
 }
@@ -65,18 +65,18 @@ if [ -d /usr/local/share/ca-certificates ]; then
     cp -RL /usr/local/share/ca-certificates/. "$system/usr/local/share/ca-certificates/"
 fi
 if [ -f /etc/pip.conf ]; then cp /etc/pip.conf "$system/etc/pip.conf"; fi
-mkdir -p "$system/work/main"
+mkdir -p "$system/src/main"
 if [ -n "$worktree" ]; then
     # shellcheck disable=SC2016
     git -C "$root" ls-files -z --cached --others --exclude-standard |
         (cd "$root" && xargs -0 sh -c 'for f; do [ -e "$f" ] && printf "%s\0" "$f"; done' files) |
-        tar -C "$root" --null -T - -cf - | tar -C "$system/work/main" -xf -
+        tar -C "$root" --null -T - -cf - | tar -C "$system/src/main" -xf -
 else
-    git -C "$root" archive HEAD | tar -C "$system/work/main" -xf -
+    git -C "$root" archive HEAD | tar -C "$system/src/main" -xf -
 fi
 if [ -d "$root/../shared" ]; then
-    mkdir -p "$system/work/shared"
-    mount --bind "$root/../shared" "$system/work/shared"
+    mkdir -p "$system/src/shared"
+    mount --bind "$root/../shared" "$system/src/shared"
 fi
 mount -t proc proc "$system/proc"
 
@@ -84,7 +84,7 @@ status=0
 for command in "$@"; do
     say "running: $command"
     from=$(date +%s)
-    env -i "$(command -v chroot)" "$system" /bin/sh -c "cd /work/main && $command" </dev/null || status=$?
+    env -i "$(command -v chroot)" "$system" /bin/sh -c "cd /src/main && $command" </dev/null || status=$?
     say "exit code $status after $(($(date +%s) - from)) s: $command"
     [ "$status" -eq 0 ] || break
 done
