@@ -138,6 +138,7 @@ Result<EngineOptions> resolve(const EngineOptions& options, const model::Model& 
   if (o.max_seqs < 1) return make_error(kCode, "max_seqs = {} is below 1", o.max_seqs);
   if (o.kv_mem_bytes < 0) return make_error(kCode, "kv_mem_bytes = {} is negative", o.kv_mem_bytes);
   o.max_seqs = static_cast<int>(std::min<int64_t>(o.max_seqs, o.n_batch));
+  if (const int64_t n_pos = model.hparams().n_pos; n_pos > 0) o.n_ctx = std::min(o.n_ctx, n_pos);
   if (o.precise) o.type_k = o.type_v = DType::kF32;
   for (const DType type : {o.type_k, o.type_v}) {
     if (type != DType::kF16 && type != DType::kF32)
@@ -185,7 +186,7 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
   compile.n_ctx = o.n_ctx;
   compile.progress = o.progress;
   compile.weight_copied = [&](graph::WeightId id) {
-    const auto* tensor = model->file().find_tensor(graph->weights[static_cast<size_t>(id)].name);
+    const auto* tensor = model->file().find_tensor(graph->weights[static_cast<size_t>(id)].tensor);
     if (tensor != nullptr) model->file().release_pages(*tensor);
   };
   INFER_ASSIGN(parts.groups, size_groups(*graph, o, compile));

@@ -61,6 +61,7 @@ kern::AttnArgs CpuExecutable::attention_args(const graph::Op& op) {
   a.scale = attrs.scale;
   a.softcap = attrs.softcap;
   a.window = attrs.window;
+  a.alibi_slopes = attrs.alibi_slopes.empty() ? nullptr : attrs.alibi_slopes.data();
   a.partial_row_stride = attrs.n_head / pool.n_kv_head * (2 + pool.head_dim_v);
   return a;
 }

@@ -47,6 +47,13 @@ class CpuBackend final : public runtime::Backend {
       }
       return true;
     }
+    if (std::holds_alternative<graph::MoeLinearAttrs>(op.attrs)) {
+      bool computes = true;
+      for_each_weight(op, [&](graph::WeightId id) {
+        computes = computes && linear_kernel(k, type_of(id), options.precise) != nullptr;
+      });
+      return computes;
+    }
     bool ok = true;
     for_each_weight(op, [&](graph::WeightId id) { ok = ok && decodes(id); });
     return ok;

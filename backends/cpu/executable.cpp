@@ -44,6 +44,14 @@ Result<void> CpuExecutable::allocate(const runtime::CompileOptions& options) {
     }
     if (const auto* rope = std::get_if<graph::RopeAttrs>(&op.attrs))
       rope_used_[static_cast<size_t>(rope->rope)] = true;
+    if (const auto* moe = std::get_if<graph::MoeLinearAttrs>(&op.attrs)) {
+      const int64_t n_pair = plan_.capacity.n_tok * moe->n_used;
+      moe_begin_.resize(static_cast<size_t>(moe->n_expert) + 1);
+      moe_pairs_.resize(static_cast<size_t>(n_pair));
+      if (moe_out_.n_bytes() == 0) {
+        INFER_ASSIGN(moe_out_, Buffer::allocate(n_pair * g_.n_embd * 4, "the outputs of experts"));
+      }
+    }
     const auto* attn = std::get_if<graph::AttentionAttrs>(&op.attrs);
     if (attn == nullptr) continue;
     const graph::CacheLayer& layer = g_.cache_layers[static_cast<size_t>(attn->cache_layer)];
@@ -274,6 +282,14 @@ void CpuExecutable::run_op(int index) {
       return rope(op);
     case graph::OpKind::kKvStore:
       return kv_store(op);
+    case graph::OpKind::kMoeRoute:
+      return moe_route(op);
+    case graph::OpKind::kMoeGlu:
+      return moe_glu(op, linears_[static_cast<size_t>(index - plan_.op_begin)]);
+    case graph::OpKind::kMoeDown:
+      return moe_down(op, linears_[static_cast<size_t>(index - plan_.op_begin)]);
+    case graph::OpKind::kGateAdd:
+      return gate_add(op);
   }
 }
 

@@ -82,12 +82,15 @@ class CpuExecutable final : public runtime::Executable {
   void norm(const graph::Op& op);
   void linear_group(const graph::Op& op, const LinearPlan& lp);
   void prepare_acts(const float* x, int64_t m, int64_t k, const LinearPlan& lp);
+  void plan_linear(LinearPlan* lp, std::span<const graph::LinearItem> items, int64_t n_row);
+  static void pair_chunks(LinearPlan* lp);
   void linear_task(const graph::Op& op, const LinearPlan& lp, int64_t row, int64_t m, int64_t task,
                    int thread);
   void glu_task(const graph::Op& op, const LinearPlan& lp, int64_t row, int64_t m, int64_t n_begin,
                 int64_t n_end, int thread);
   void run_kernel(const LinearPlan& lp, const LinearPlan::Item& item, int64_t row, int64_t m,
-                  int64_t n_begin, int64_t n_end, float* out, int64_t out_stride, int thread);
+                  int64_t n_begin, int64_t n_end, float* out, int64_t out_stride, int thread,
+                  int64_t expert = 0);
   void qk_norm_rope_store(const graph::Op& op);
   void attention(const graph::Op& op);
   void attention_split(const graph::Op& op, const kern::AttnArgs& base, int64_t n_span);
@@ -97,6 +100,14 @@ class CpuExecutable final : public runtime::Executable {
   void head_norm(const graph::Op& op);
   void rope(const graph::Op& op);
   void kv_store(const graph::Op& op);
+  void gate_add(const graph::Op& op);
+  // Experts (moe.cpp).
+  void moe_route(const graph::Op& op);
+  void moe_glu(const graph::Op& op, const LinearPlan& lp);
+  void moe_down(const graph::Op& op, const LinearPlan& lp);
+  /// Sorts the (row, choice) pairs by expert and prepares their inputs in that order.
+  void moe_gather(const float* x, int64_t k, int64_t n_used, bool per_choice, const float* route,
+                  const LinearPlan& lp);
 
   // Pieces.
   float* value(graph::ValueId v) {
@@ -152,6 +163,9 @@ class CpuExecutable final : public runtime::Executable {
   std::vector<RowTile> tiles_;
   std::vector<int32_t> want_rows_;
   std::vector<runtime::LogitStats> stats_;
+  std::vector<int32_t> moe_begin_;  // [n_expert + 1], first pair of each expert in moe_pairs_
+  std::vector<int32_t> moe_pairs_;  // [n_tok * n_used], row * n_used + choice, sorted by expert
+  Buffer moe_out_;                  // [n_tok * n_used, n_embd]
 
   // The step that is running.
   const runtime::Step* step_ = nullptr;

@@ -22,45 +22,57 @@ int64_t chunk_of(const PackedMatrix& w, int n_threads) {
 
 }  // namespace
 
+void CpuExecutable::plan_linear(LinearPlan* lp, std::span<const graph::LinearItem> items,
+                                int64_t n_row) {
+  int64_t act_bytes = 0;
+  for (const graph::LinearItem& ref : items) {
+    LinearPlan::Item item;
+    item.w = weights_.matrix(ref.weight);
+    item.bias = weights_.vector(ref.bias);
+    const auto known =
+        std::find_if(lp->acts.begin(), lp->acts.end(),
+                     [&](const LinearPlan::Act& a) { return a.kernel->same_act(*item.w.kernel); });
+    item.act = static_cast<int>(known - lp->acts.begin());
+    if (known == lp->acts.end()) {
+      const int64_t stride = align_up<int64_t>(item.w.kernel->act_bytes(item.w.k), 64);
+      lp->acts.push_back({item.w.kernel, stride, act_bytes});
+      act_bytes += stride * n_row;
+    }
+    item.chunk = chunk_of(item.w, device_.max_threads());
+    item.n_chunk = ceil_div(item.w.n, item.chunk);
+    item.first_task = lp->n_task;
+    lp->n_task += item.n_chunk;
+    lp->items.push_back(item);
+  }
+  act_bytes_ = std::max(act_bytes_, act_bytes);
+}
+
+/// A task computes the same chunk of gate and up.
+void CpuExecutable::pair_chunks(LinearPlan* lp) {
+  const int64_t align = std::max(lp->items[0].w.kernel->n_align, lp->items[1].w.kernel->n_align);
+  const int64_t chunk = align_up(std::max(lp->items[0].chunk, lp->items[1].chunk), align);
+  for (LinearPlan::Item& item : lp->items) {
+    item.chunk = chunk;
+    item.n_chunk = ceil_div(item.w.n, chunk);
+  }
+  lp->n_task = lp->items[0].n_chunk;
+}
+
 void CpuExecutable::plan_linears() {
   linears_.resize(static_cast<size_t>(plan_.op_end - plan_.op_begin));
   for (int i = plan_.op_begin; i < plan_.op_end; ++i) {
     const graph::Op& op = g_.ops[static_cast<size_t>(i)];
-    if (op.kind != graph::OpKind::kLinearGroup) continue;
     LinearPlan& lp = linears_[static_cast<size_t>(i - plan_.op_begin)];
-    const auto& attrs = op.as<graph::LinearAttrs>();
-    const int64_t n_row = g_.values[static_cast<size_t>(op.in[0])].rows == graph::Rows::kTok
-                              ? plan_.capacity.n_tok
-                              : plan_.capacity.n_logit_rows;
-    int64_t act_bytes = 0;
-    for (const graph::LinearItem& ref : attrs.items) {
-      LinearPlan::Item item;
-      item.w = weights_.matrix(ref.weight);
-      item.bias = weights_.vector(ref.bias);
-      const auto known = std::find_if(
-          lp.acts.begin(), lp.acts.end(),
-          [&](const LinearPlan::Act& a) { return a.kernel->same_act(*item.w.kernel); });
-      item.act = static_cast<int>(known - lp.acts.begin());
-      if (known == lp.acts.end()) {
-        const int64_t stride = align_up<int64_t>(item.w.kernel->act_bytes(item.w.k), 64);
-        lp.acts.push_back({item.w.kernel, stride, act_bytes});
-        act_bytes += stride * n_row;
-      }
-      item.chunk = chunk_of(item.w, device_.max_threads());
-      item.n_chunk = ceil_div(item.w.n, item.chunk);
-      item.first_task = lp.n_task;
-      lp.n_task += item.n_chunk;
-      lp.items.push_back(item);
+    if (const auto* linear = std::get_if<graph::LinearAttrs>(&op.attrs)) {
+      const bool tok = g_.values[static_cast<size_t>(op.in[0])].rows == graph::Rows::kTok;
+      plan_linear(&lp, linear->items, tok ? plan_.capacity.n_tok : plan_.capacity.n_logit_rows);
+      if (linear->epilogue == graph::Epilogue::kGlu) pair_chunks(&lp);
+    } else if (const auto* moe = std::get_if<graph::MoeLinearAttrs>(&op.attrs)) {
+      std::vector<graph::LinearItem> items;
+      for_each_weight(op, [&](graph::WeightId id) { items.push_back({id, graph::kNoWeight}); });
+      plan_linear(&lp, items, plan_.capacity.n_tok * moe->n_used);
+      if (items.size() == 2) pair_chunks(&lp);
     }
-    if (attrs.epilogue == graph::Epilogue::kGlu) {  // a task computes the same chunk of gate and up
-      const int64_t align = std::max(lp.items[0].w.kernel->n_align, lp.items[1].w.kernel->n_align);
-      for (LinearPlan::Item& item : lp.items) {
-        item.chunk = align_up(std::max(lp.items[0].chunk, lp.items[1].chunk), align);
-        item.n_chunk = ceil_div(item.w.n, item.chunk);
-      }
-      lp.n_task = lp.items[0].n_chunk;
-    }
-    act_bytes_ = std::max(act_bytes_, act_bytes);
   }
 }
 
@@ -92,10 +104,10 @@ void CpuExecutable::linear_group(const graph::Op& op, const LinearPlan& lp) {
 
 void CpuExecutable::run_kernel(const LinearPlan& lp, const LinearPlan::Item& item, int64_t row,
                                int64_t m, int64_t n_begin, int64_t n_end, float* out,
-                               int64_t out_stride, int thread) {
+                               int64_t out_stride, int thread, int64_t expert) {
   const LinearPlan::Act& act = lp.acts[static_cast<size_t>(item.act)];
   kern::LinearArgs args;
-  args.w = item.w.data;
+  args.w = item.w.data + expert * item.w.expert_bytes;
   args.act = act_.data() + act.offset + row * act.stride;
   args.act_stride = act.stride;
   args.m = m;
@@ -132,6 +144,9 @@ void CpuExecutable::linear_task(const graph::Op& op, const LinearPlan& lp, int64
     float* y_row = y + r * y_stride;
     if (attrs.scale != 1.0f) k_.scale(y_row, attrs.scale, n, y_row);
     if (attrs.softcap > 0.0f) k_.softcap(y_row, attrs.softcap, n, y_row);
+    if (attrs.epilogue == graph::Epilogue::kAct) {
+      k_.glu(static_cast<kern::GluKind>(attrs.glu), y_row, nullptr, n, y_row);
+    }
     if (residual) k_.add(r_in + r * item.w.n, y_row, n, out + r * item.w.n);
   }
 }

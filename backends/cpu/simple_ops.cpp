@@ -16,6 +16,10 @@ void CpuExecutable::embed(const graph::Op& op) {
     float* out = value(op.out[0]) + r * n;
     decode(table.data + step_->rows[static_cast<size_t>(r)].token * bytes, n, out);
     if (attrs.scale != 1.0f) k_.scale(out, attrs.scale, n, out);
+    if (attrs.positions != graph::kNoWeight) {
+      k_.add(out, weights_.vector(attrs.positions) + step_->rows[static_cast<size_t>(r)].pos * n, n,
+             out);
+    }
   });
 }
 
@@ -57,7 +61,8 @@ void CpuExecutable::glu(const graph::Op& op) {
   const int64_t n = n_cols(op.out[0]);
   const auto kind = static_cast<kern::GluKind>(op.as<graph::GluAttrs>().kind);
   for_rows(n_rows(op.out[0]), n, [&](int64_t r) {
-    k_.glu(kind, value(op.in[0]) + r * n, value(op.in[1]) + r * n, n, value(op.out[0]) + r * n);
+    const float* up = op.in.size() > 1 ? value(op.in[1]) + r * n : nullptr;
+    k_.glu(kind, value(op.in[0]) + r * n, up, n, value(op.out[0]) + r * n);
   });
 }
 

@@ -18,8 +18,11 @@ std::set<graph::WeightId> matrices_of(const graph::Graph& g, const graph::StageP
   std::set<graph::WeightId> ids;
   for (int i = plan.op_begin; i < plan.op_end; ++i) {
     const graph::Op& op = g.ops[static_cast<size_t>(i)];
-    if (op.kind != graph::OpKind::kLinearGroup) continue;
-    for (const graph::LinearItem& item : op.as<graph::LinearAttrs>().items) ids.insert(item.weight);
+    if (const auto* linear = std::get_if<graph::LinearAttrs>(&op.attrs)) {
+      for (const graph::LinearItem& item : linear->items) ids.insert(item.weight);
+    } else if (std::holds_alternative<graph::MoeLinearAttrs>(op.attrs)) {
+      for_each_weight(op, [&](graph::WeightId id) { ids.insert(id); });
+    }
   }
   return ids;
 }
@@ -29,7 +32,12 @@ std::set<graph::WeightId> vectors_of(const graph::Graph& g, const graph::StagePl
   std::set<graph::WeightId> ids;
   for (int i = plan.op_begin; i < plan.op_end; ++i) {
     const graph::Op& op = g.ops[static_cast<size_t>(i)];
-    if (op.kind == graph::OpKind::kEmbed) continue;
+    if (op.kind == graph::OpKind::kEmbed) {
+      if (const graph::WeightId id = op.as<graph::EmbedAttrs>().positions; id != graph::kNoWeight)
+        ids.insert(id);
+    }
+    if (op.kind == graph::OpKind::kEmbed || std::holds_alternative<graph::MoeLinearAttrs>(op.attrs))
+      continue;
     if (op.kind == graph::OpKind::kLinearGroup) {
       for (const graph::LinearItem& item : op.as<graph::LinearAttrs>().items) {
         if (item.bias != graph::kNoWeight) ids.insert(item.bias);
@@ -54,16 +62,21 @@ Result<void> StageWeights::add_matrix(const graph::Graph& graph, graph::WeightId
   const graph::Weight& w = graph.weights[static_cast<size_t>(id)];
   const kern::LinearKernel* kernel = linear_kernel(device.kernels(), w.view.type, options.precise);
   INFER_CHECK(kernel != nullptr, "supports() let '{}' pass", w.name);
-  PackedMatrix m{kernel, w.view.data, w.n(), w.k()};
+  const int64_t n_expert = w.n_expert();
+  const int64_t file_bytes = w.view.n_bytes / n_expert;
+  PackedMatrix m{kernel, w.view.data, w.n(), w.k(), file_bytes};
   if (kernel->file_layout) {
     mapped_bytes_ += w.view.n_bytes;
   } else {
-    const int64_t n_bytes = kernel->packed_bytes(m.n, m.k);
+    m.expert_bytes = align_up<int64_t>(kernel->packed_bytes(m.n, m.k), 64);
+    const int64_t n_bytes = m.expert_bytes * n_expert;
     INFER_ASSIGN(Buffer buffer, Buffer::allocate(n_bytes, w.name.c_str()));
     const int64_t rows = align_up(kPackRows, kernel->n_align);
-    device.pool(2).for_each(ceil_div(m.n, rows), [&](int64_t task, int) {
-      kernel->pack(w.view.data, m.n, m.k, task * rows, std::min(m.n, (task + 1) * rows),
-                   buffer.data());
+    const int64_t n_task = ceil_div(m.n, rows);
+    device.pool(2).for_each(n_task * n_expert, [&](int64_t i, int) {
+      const int64_t begin = i % n_task * rows;
+      kernel->pack(w.view.data + i / n_task * file_bytes, m.n, m.k, begin,
+                   std::min(m.n, begin + rows), buffer.data() + i / n_task * m.expert_bytes);
     });
     m.data = buffer.data();
     own_bytes_ += n_bytes;

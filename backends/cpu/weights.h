@@ -17,6 +17,7 @@ struct PackedMatrix {
   const kern::LinearKernel* kernel = nullptr;
   const std::byte* data = nullptr;
   int64_t n = 0, k = 0;
+  int64_t expert_bytes = 0;  ///< from one expert's matrix to the next
 };
 
 /// The weights of one stage: matrices packed for the kernels (or used from the mapped file where

@@ -14,7 +14,7 @@ WeightId Builder::optional(const std::string& name) {
   const auto it = tensors_.find(name);
   if (it == tensors_.end()) return kNoWeight;
   const auto id = static_cast<WeightId>(g_->weights.size());
-  g_->weights.push_back({name, it->second});
+  g_->weights.push_back({name, it->second, name});
   ids_.emplace(name, id);
   return id;
 }
@@ -27,6 +27,32 @@ WeightId Builder::weight(const std::string& name) {
 
 Linear Builder::linear(const std::string& prefix) {
   return {weight(prefix + ".weight"), optional(prefix + ".bias")};
+}
+
+WeightId Builder::rows_of_tensor(const std::string& name, int64_t begin, int64_t n) {
+  const auto it = tensors_.find(name);
+  if (it == tensors_.end()) return kNoWeight;
+  const std::string part =
+      name + "[" + std::to_string(begin) + ", " + std::to_string(begin + n) + ")";
+  if (const auto known = ids_.find(part); known != ids_.end()) return known->second;
+  TensorView view = it->second;
+  const bool is_vector = view.ne[1] == 1;
+  const int64_t n_rows = is_vector ? view.ne[0] : view.ne[1];
+  INFER_CHECK(begin >= 0 && n > 0 && begin + n <= n_rows, "{} of {} rows", part, n_rows);
+  const int64_t row_bytes = view.n_bytes / n_rows;
+  view.ne[is_vector ? 0 : 1] = n;
+  view.data += begin * row_bytes;
+  view.n_bytes = n * row_bytes;
+  const auto id = static_cast<WeightId>(g_->weights.size());
+  g_->weights.push_back({part, view, name});
+  ids_.emplace(part, id);
+  return id;
+}
+
+Linear Builder::linear_rows(const std::string& prefix, int64_t begin, int64_t n) {
+  const WeightId w = rows_of_tensor(prefix + ".weight", begin, n);
+  INFER_CHECK(w != kNoWeight, "tensor '{}.weight' was not checked by the loader", prefix);
+  return {w, rows_of_tensor(prefix + ".bias", begin, n)};
 }
 
 ValueId Builder::value(std::string name, int64_t n_cols, Rows rows) {
@@ -95,10 +121,11 @@ ValueId Builder::project_back(ValueId residual, ValueId x, int il, const std::st
   return out;
 }
 
-ValueId Builder::input_block(WeightId table, float scale) {
+ValueId Builder::input_block(const EmbedAttrs& embed, const Norm& spec) {
   const int begin = begin_half();
-  const ValueId x = value("embed", g_->n_embd);
-  op(OpKind::kEmbed, -1, "embed", {}, {x}, EmbedAttrs{table, scale});
+  ValueId x = value("embed", g_->n_embd);
+  op(OpKind::kEmbed, -1, "embed", {}, {x}, embed);
+  if (spec.weight != kNoWeight) x = norm(x, -1, "embed_norm", spec);
   end_half(HalfKind::kInput, -1, begin, kNoValue, x);
   return x;
 }
@@ -158,8 +185,7 @@ ValueId Builder::store_unfused(const Qkv& qkv, int il, const std::string& blk, c
   return q;
 }
 
-ValueId Builder::attn_block(ValueId x, int il, const AttnSpec& spec) {
-  const int begin = begin_half();
+ValueId Builder::emit_attn(ValueId x, int il, const AttnSpec& spec) {
   const std::string blk = "blk." + std::to_string(il) + ".";
   const int cache_layer = add_cache_layer(il, spec);
   const ValueId y = norm(x, il, blk + "attn_norm", spec.norm);  // [n_tok, n_embd]
@@ -174,30 +200,86 @@ ValueId Builder::attn_block(ValueId x, int il, const AttnSpec& spec) {
   }
   const ValueId a = value(blk + "attn", spec.n_head * spec.head_dim_v);
   op(OpKind::kAttention, il, blk + "attn", {q}, {a},
-     AttentionAttrs{cache_layer, spec.n_head, spec.scale, spec.softcap, spec.window});
-  const ValueId out = project_back(x, a, il, blk + "attn_output", spec.out, spec.post_norm);
+     AttentionAttrs{cache_layer, spec.n_head, spec.scale, spec.softcap, spec.window,
+                    spec.alibi_slopes});
+  return project_back(x, a, il, blk + "attn_output", spec.out, spec.post_norm);
+}
+
+ValueId Builder::attn_block(ValueId x, int il, const AttnSpec& spec) {
+  const int begin = begin_half();
+  const ValueId out = emit_attn(x, il, spec);
   end_half(HalfKind::kMixer, il, begin, x, out);
   return out;
 }
 
+/// act(gate(y)) * up(y), or act(up(y)) when there is no gate.
+ValueId Builder::glu_values(ValueId y, int il, const std::string& name, const Linear& gate,
+                            const Linear& up, GluKind act) {
+  const bool gated = gate.weight != kNoWeight;
+  const ValueId h = value(name + "_act", g_->weights[static_cast<size_t>(up.weight)].n());
+  if (unfused_) {
+    std::vector<ValueId> in;
+    if (gated) in.push_back(single_linear(y, il, name + "_gate", gate, 1.0f, 0.0f));
+    in.push_back(single_linear(y, il, name + "_up", up, 1.0f, 0.0f));
+    op(OpKind::kGlu, il, name + "_act", std::move(in), {h}, GluAttrs{act});
+    return h;
+  }
+  LinearAttrs attrs;
+  if (gated) attrs.items.push_back({gate.weight, gate.bias});
+  attrs.items.push_back({up.weight, up.bias});
+  attrs.epilogue = gated ? Epilogue::kGlu : Epilogue::kAct;
+  attrs.glu = act;
+  op(OpKind::kLinearGroup, il, name + (gated ? "_gate|up" : "_up"), {y}, {h}, std::move(attrs));
+  return h;
+}
+
+ValueId Builder::emit_mlp(ValueId x, ValueId residual, int il, const MlpSpec& spec) {
+  const std::string blk = "blk." + std::to_string(il) + ".";
+  const ValueId y = norm(x, il, blk + "ffn_norm", spec.norm);
+  const ValueId h = glu_values(y, il, blk + "ffn", spec.gate, spec.up, spec.act);
+  return project_back(residual, h, il, blk + "ffn_down", spec.down, spec.post_norm);
+}
+
 ValueId Builder::mlp_block(ValueId x, int il, const MlpSpec& spec) {
+  const int begin = begin_half();
+  const ValueId out = emit_mlp(x, x, il, spec);
+  end_half(HalfKind::kFfn, il, begin, x, out);
+  return out;
+}
+
+ValueId Builder::parallel_block(ValueId x, int il, const AttnSpec& attn, const MlpSpec& mlp) {
+  const int begin = begin_half();
+  const ValueId out = emit_mlp(x, emit_attn(x, il, attn), il, mlp);
+  end_half(HalfKind::kMixer, il, begin, x, out);
+  return out;
+}
+
+ValueId Builder::moe_block(ValueId x, int il, const MoeSpec& spec) {
   const int begin = begin_half();
   const std::string blk = "blk." + std::to_string(il) + ".";
   const ValueId y = norm(x, il, blk + "ffn_norm", spec.norm);
-  const int64_t n_ff = g_->weights[static_cast<size_t>(spec.gate.weight)].n();
-  const ValueId h = value(blk + "ffn_act", n_ff);
-  if (unfused_) {
-    const ValueId gate = single_linear(y, il, blk + "ffn_gate", spec.gate, 1.0f, 0.0f);
-    const ValueId up = single_linear(y, il, blk + "ffn_up", spec.up, 1.0f, 0.0f);
-    op(OpKind::kGlu, il, blk + "ffn_act", {gate, up}, {h}, GluAttrs{spec.act});
-  } else {
-    LinearAttrs attrs;
-    attrs.items = {{spec.gate.weight, spec.gate.bias}, {spec.up.weight, spec.up.bias}};
-    attrs.epilogue = Epilogue::kGlu;
-    attrs.glu = spec.act;
-    op(OpKind::kLinearGroup, il, blk + "ffn_gate|up", {y}, {h}, std::move(attrs));
+  const ValueId logits =
+      single_linear(y, il, blk + "ffn_router", {spec.router, kNoWeight}, 1.0f, 0.0f);
+  const ValueId route = value(blk + "ffn_route", 2 * spec.n_used);
+  op(OpKind::kMoeRoute, il, blk + "ffn_route", {logits}, {route},
+     MoeRouteAttrs{spec.n_expert, spec.n_used, spec.normalise});
+  const int64_t n_ff = g_->weights[static_cast<size_t>(spec.up)].n();
+  const ValueId h = value(blk + "ffn_exps_act", spec.n_used * n_ff);
+  MoeLinearAttrs glu{spec.gate, spec.up, kNoWeight, spec.act, spec.n_expert, spec.n_used};
+  op(OpKind::kMoeGlu, il, blk + "ffn_exps_gate|up", {y, route}, {h}, glu);
+  MoeLinearAttrs down{kNoWeight, kNoWeight, spec.down, spec.act, spec.n_expert, spec.n_used};
+  ValueId out = value(blk + "ffn_exps_residual", g_->n_embd);
+  op(OpKind::kMoeDown, il, blk + "ffn_exps_down", {h, route, x}, {out}, down);
+  if (spec.shared_router != kNoWeight) {
+    const ValueId gate = single_linear(y, il, blk + "ffn_shared_router",
+                                       {spec.shared_router, kNoWeight}, 1.0f, 0.0f);
+    const ValueId hs =
+        glu_values(y, il, blk + "ffn_shared", spec.shared_gate, spec.shared_up, spec.act);
+    const ValueId ys = single_linear(hs, il, blk + "ffn_shared_down", spec.shared_down, 1.0f, 0.0f);
+    const ValueId sum = value(blk + "ffn_shared_residual", g_->n_embd);
+    op(OpKind::kGateAdd, il, blk + "ffn_shared_residual", {ys, gate, out}, {sum}, NoAttrs{});
+    out = sum;
   }
-  const ValueId out = project_back(x, h, il, blk + "ffn_down", spec.down, spec.post_norm);
   end_half(HalfKind::kFfn, il, begin, x, out);
   return out;
 }

@@ -29,14 +29,28 @@ struct AttnSpec {
   int rope = -1;
   int64_t window = 0;
   float scale = 1.0f, softcap = 0.0f;
+  std::vector<float> alibi_slopes;
 };
 
-/// x + post_norm(down(act(gate(norm(x))) * up(norm(x)))).
+/// x + post_norm(down(act(gate(norm(x))) * up(norm(x)))); without a gate down(act(up(norm(x)))).
 struct MlpSpec {
   Norm norm;
   Linear gate, up, down;
   GluKind act = GluKind::kSilu;
   Norm post_norm;
+};
+
+/// x + sum over the used experts of weight * down(act(gate(norm(x))) * up(norm(x))), plus a shared
+/// expert if there is one.
+struct MoeSpec {
+  Norm norm;
+  WeightId router = kNoWeight;                                  ///< [n_expert, n_embd]
+  WeightId gate = kNoWeight, up = kNoWeight, down = kNoWeight;  ///< [n_expert] matrices each
+  int64_t n_expert = 0, n_used = 0;
+  bool normalise = true;
+  GluKind act = GluKind::kSilu;
+  WeightId shared_router = kNoWeight;  ///< [1, n_embd]; kNoWeight: no shared expert
+  Linear shared_gate, shared_up, shared_down;
 };
 
 struct OutputSpec {
@@ -56,16 +70,28 @@ class Builder {
   /// kNoWeight when the file has no such tensor.
   WeightId optional(const std::string& name);
   Linear linear(const std::string& prefix);  ///< prefix + ".weight" and, if present, ".bias"
+  /// Rows [begin, begin + n) of prefix + ".weight" and, if present, of ".bias".
+  Linear linear_rows(const std::string& prefix, int64_t begin, int64_t n);
 
-  ValueId input_block(WeightId table, float scale);             // -> [n_tok, n_embd]
-  ValueId attn_block(ValueId x, int il, const AttnSpec& spec);  // -> [n_tok, n_embd]
-  ValueId mlp_block(ValueId x, int il, const MlpSpec& spec);    // -> [n_tok, n_embd]
-  void output_block(ValueId x, const OutputSpec& spec);         // -> [n_logit_rows, n_vocab]
+  ValueId input_block(const EmbedAttrs& embed, const Norm& norm = {});  // -> [n_tok, n_embd]
+  ValueId attn_block(ValueId x, int il, const AttnSpec& spec);          // -> [n_tok, n_embd]
+  ValueId mlp_block(ValueId x, int il, const MlpSpec& spec);            // -> [n_tok, n_embd]
+  ValueId moe_block(ValueId x, int il, const MoeSpec& spec);            // -> [n_tok, n_embd]
+  /// x + attention(x) + mlp(x): both read x, and the layer is one half.
+  ValueId parallel_block(ValueId x, int il, const AttnSpec& attn,
+                         const MlpSpec& mlp);            // -> [n_tok, n_embd]
+  void output_block(ValueId x, const OutputSpec& spec);  // -> [n_logit_rows, n_vocab]
 
  private:
   ValueId value(std::string name, int64_t n_cols, Rows rows = Rows::kTok);
   Op& op(OpKind kind, int il, std::string name, std::vector<ValueId> in, std::vector<ValueId> out,
          OpAttrs attrs);
+  WeightId rows_of_tensor(const std::string& name, int64_t begin, int64_t n);
+  ValueId emit_attn(ValueId x, int il, const AttnSpec& spec);
+  /// residual + mlp(norm(x)).
+  ValueId emit_mlp(ValueId x, ValueId residual, int il, const MlpSpec& spec);
+  ValueId glu_values(ValueId y, int il, const std::string& name, const Linear& gate,
+                     const Linear& up, GluKind act);
   ValueId norm(ValueId x, int il, const std::string& name, const Norm& spec);
   ValueId single_linear(ValueId x, int il, const std::string& name, const Linear& linear,
                         float scale, float softcap);

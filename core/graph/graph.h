@@ -21,12 +21,15 @@ struct Value {
   int64_t n_cols = 0;
 };
 
-/// A tensor of the model file. Matrices are [n, k]: view.ne[0] = k, view.ne[1] = n.
+/// A tensor of the model file, or some rows of one. Matrices are [n, k]: view.ne[0] = k, view.ne[1]
+/// = n; experts are view.ne[2].
 struct Weight {
-  std::string name;
+  std::string name;  ///< "blk.0.attn_qkv.weight[0, 576)" for rows of a fused tensor
   TensorView view;
+  std::string tensor;  ///< the file's name
   int64_t k() const { return view.ne[0]; }
   int64_t n() const { return view.ne[1]; }
+  int64_t n_expert() const { return view.ne[2]; }
 };
 
 /// Rotary embedding as it is applied: angle of pair i at position p is p * inv_freq[i]; cos and sin

@@ -26,6 +26,14 @@ std::string_view name_of(OpKind kind) {
       return "rope";
     case OpKind::kKvStore:
       return "kv_store";
+    case OpKind::kMoeRoute:
+      return "moe_route";
+    case OpKind::kMoeGlu:
+      return "moe_glu";
+    case OpKind::kMoeDown:
+      return "moe_down";
+    case OpKind::kGateAdd:
+      return "gate_add";
   }
   return "?";
 }

@@ -24,10 +24,14 @@ enum class OpKind : uint8_t {
   kAttention,        ///< in {q} -> out; reads the pool
   kGatherRows,       ///< in {x [tok]} -> out [logit]
   kAdd,              ///< unfused: in {a, b} -> out
-  kGlu,              ///< unfused: in {gate, up} -> out
+  kGlu,              ///< unfused: in {gate [, up]} -> out, act(gate) [* up]
   kHeadNorm,         ///< unfused: in {x} -> out, RMS norm of each head
   kRope,             ///< unfused: in {x} -> out
   kKvStore,          ///< unfused: in {k, v}, no output
+  kMoeRoute,         ///< in {router logits} -> out {ids then weights of the experts used}
+  kMoeGlu,           ///< in {x, route} -> out, each used expert's act(gate x) * up x
+  kMoeDown,          ///< in {h, route, residual} -> out = residual + sum of weight * down(h)
+  kGateAdd,          ///< in {y, gate, residual} -> out = residual + sigmoid(gate) * y
 };
 std::string_view name_of(OpKind kind);
 
@@ -37,10 +41,11 @@ enum class RopeKind : uint8_t {
   kNeox /* pairs (i, i + rope_dim / 2) */
 };
 enum class GluKind : uint8_t { kSilu, kGeluTanh, kGeluErf };
-enum class Epilogue : uint8_t { kNone, kResidualAdd, kGlu };
+enum class Epilogue : uint8_t { kNone, kResidualAdd, kGlu, kAct };
 
 struct EmbedAttrs {
-  WeightId table = kNoWeight;  ///< [n_vocab, n_embd]
+  WeightId table = kNoWeight;      ///< [n_vocab, n_embd]
+  WeightId positions = kNoWeight;  ///< learned positions [n_ctx, n_embd], added; kNoWeight: none
   float scale = 1.0f;
 };
 
@@ -58,7 +63,7 @@ struct LinearItem {
 };
 
 /// out_i = scale * (x W_i^T + bias_i), then softcap. kResidualAdd: out = in[1] + that. kGlu: items
-/// {gate, up}, out = act(gate) * up.
+/// {gate, up}, out = act(gate) * up. kAct: out = act(that).
 struct LinearAttrs {
   std::vector<LinearItem> items;
   Epilogue epilogue = Epilogue::kNone;
@@ -80,7 +85,8 @@ struct AttentionAttrs {
   int64_t n_head = 0;
   float scale = 1.0f;
   float softcap = 0.0f;
-  int64_t window = 0;  ///< 0: full
+  int64_t window = 0;               ///< 0: full
+  std::vector<float> alibi_slopes;  ///< [n_head]; empty: none
 };
 
 struct GluAttrs {
@@ -102,10 +108,26 @@ struct KvStoreAttrs {
   int cache_layer = 0;
 };
 
+/// Softmax over all experts, then the n_used likeliest (ties: lower id). out [n_tok, 2 * n_used]:
+/// ids as numbers, weights.
+struct MoeRouteAttrs {
+  int64_t n_expert = 0, n_used = 0;
+  bool normalise = true;  ///< the weights of the used experts sum to 1
+};
+
+/// Expert weights are [n, k, n_expert] in one tensor.
+struct MoeLinearAttrs {
+  WeightId gate = kNoWeight, up = kNoWeight;  ///< kMoeGlu
+  WeightId down = kNoWeight;                  ///< kMoeDown
+  GluKind glu = GluKind::kSilu;
+  int64_t n_expert = 0, n_used = 0;
+};
+
 struct NoAttrs {};
 
-using OpAttrs = std::variant<NoAttrs, EmbedAttrs, NormAttrs, LinearAttrs, QkvAttrs, AttentionAttrs,
-                             GluAttrs, HeadNormAttrs, RopeAttrs, KvStoreAttrs>;
+using OpAttrs =
+    std::variant<NoAttrs, EmbedAttrs, NormAttrs, LinearAttrs, QkvAttrs, AttentionAttrs, GluAttrs,
+                 HeadNormAttrs, RopeAttrs, KvStoreAttrs, MoeRouteAttrs, MoeLinearAttrs>;
 
 struct Op {
   OpKind kind = OpKind::kAdd;
@@ -128,6 +150,7 @@ void for_each_weight(const Op& op, Fn&& fn) {
   };
   if (const auto* embed = std::get_if<EmbedAttrs>(&op.attrs)) {
     visit(embed->table);
+    visit(embed->positions);
   } else if (const auto* norm = std::get_if<NormAttrs>(&op.attrs)) {
     visit(norm->weight);
     visit(norm->bias);
@@ -141,6 +164,10 @@ void for_each_weight(const Op& op, Fn&& fn) {
     visit(qkv->k_norm);
   } else if (const auto* head_norm = std::get_if<HeadNormAttrs>(&op.attrs)) {
     visit(head_norm->weight);
+  } else if (const auto* moe = std::get_if<MoeLinearAttrs>(&op.attrs)) {
+    visit(moe->gate);
+    visit(moe->up);
+    visit(moe->down);
   }
 }
 

@@ -24,6 +24,9 @@ ValueId inplace_input(const Op& op) {
       return op.as<LinearAttrs>().epilogue == Epilogue::kResidualAdd ? op.in[1] : kNoValue;
     case OpKind::kNorm:
       return op.as<NormAttrs>().residual_after ? op.in[1] : kNoValue;
+    case OpKind::kMoeDown:
+    case OpKind::kGateAdd:
+      return op.in[2];
     case OpKind::kQkNormRopeStore:
     case OpKind::kAdd:
     case OpKind::kGlu:

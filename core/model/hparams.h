@@ -29,7 +29,14 @@ struct Hparams {
   float attn_softcap = 0.0f;  ///< 0: none
   float logit_softcap = 0.0f;
   float logit_scale = 1.0f;
-  std::vector<LayerHparams> layers;  ///< [n_layer]
+  float alibi_max_bias = 0.0f;  ///< 0: none
+  int64_t n_pos = 0;  ///< rows of a learned position table: more context is impossible; 0: no table
+  bool embed_norm = false;  ///< token_embd_norm after the embedding
+  bool parallel_residual = false;
+  int64_t n_expert = 0, n_expert_used = 0;  ///< 0: no mixture of experts
+  int64_t n_ff_exp = 0, n_ff_shexp = 0;     ///< width of an expert, of the shared expert (0: none)
+  bool expert_weights_norm = true;          ///< the weights of the used experts sum to 1
+  std::vector<LayerHparams> layers;         ///< [n_layer]
   std::vector<graph::Rope> ropes;
 
   const LayerHparams& at(int il) const { return layers[static_cast<size_t>(il)]; }

@@ -85,6 +85,15 @@ Result<std::vector<int64_t>> HparamsReader::per_layer(std::string_view key, int6
   return out;
 }
 
+Result<void> read_experts(const HparamsReader& r, Hparams* hp) {
+  constexpr int64_t kMaxExperts = 1 << 12;
+  INFER_ASSIGN(hp->n_expert, r.integer("expert_count", 0, kMaxExperts, 0));
+  if (hp->n_expert == 0) return {};
+  INFER_ASSIGN(hp->n_expert_used, r.integer("expert_used_count", 1, hp->n_expert));
+  INFER_ASSIGN(hp->n_ff_exp, r.integer("expert_feed_forward_length", 1, kMaxWidth, hp->n_ff(0)));
+  return {};
+}
+
 Result<Hparams> read_common(const HparamsReader& r, std::string_view eps_key) {
   Hparams hp;
   hp.arch = r.arch();

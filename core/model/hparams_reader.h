@@ -39,6 +39,9 @@ class HparamsReader {
   std::string arch_;
 };
 
+/// expert_count, expert_used_count and widths into `hp`; nothing when expert_count is missing or 0.
+Result<void> read_experts(const HparamsReader& r, Hparams* hp);
+
 /// What every decoder-only architecture has: sizes, heads, context, vocabulary, norm epsilon (under
 /// `eps_key`). attn_scale is set to 1 / sqrt(head_dim); windows and ropes are left to the caller.
 Result<Hparams> read_common(const HparamsReader& r, std::string_view eps_key);

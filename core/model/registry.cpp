@@ -6,7 +6,9 @@
 namespace infer::model {
 namespace {
 
-constexpr std::array<const ArchDef*, 2> kArchs = {&kLlama, &kGemma3};
+constexpr std::array<const ArchDef*, 12> kArchs = {&kBloom,   &kGemma2,   &kGemma3, &kGpt2,
+                                                   &kGptNeox, &kLlama,    &kMpt,    &kPhi3,
+                                                   &kQwen2,   &kQwen2Moe, &kQwen3,  &kQwen3Moe};
 
 }  // namespace
 

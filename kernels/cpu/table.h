@@ -145,7 +145,7 @@ struct CpuKernels {
   void (*softcap)(const float* a, float cap, int64_t n,
                   float* y) = nullptr;  ///< y = cap * tanh(a / cap)
   void (*glu)(GluKind kind, const float* gate, const float* up, int64_t n,
-              float* y) = nullptr;  ///< y = act(gate) * up
+              float* y) = nullptr;  ///< y = act(gate) * up; up nullptr: ones
   /// Rotates the first rope_dim of each head of x [n_head, head_dim] in place; cos_sin [rope_dim /
   /// 2][2].
   void (*rope)(RopeKind kind, float* x, int64_t n_head, int64_t head_dim, int64_t rope_dim,

@@ -19,7 +19,10 @@ namespace {
 
 constexpr std::array kCheckpoints{
     "llama",      "llama-tied-bpe", "llama3-rope", "llama-linear-rope",
-    "llama-yarn", "mistral-swa",    "gemma3"};
+    "llama-yarn", "mistral-swa",    "gemma3",      "gemma2",
+    "qwen2",      "qwen3",          "phi3",        "gpt2",
+    "gpt-neox",   "bloom-alibi",    "mpt-alibi",   "mixtral-moe",
+    "qwen2-moe",  "qwen3-moe"};
 
 struct Expected {
   std::vector<TokenId> ids, greedy;

@@ -1,14 +1,17 @@
 #include <cmath>
 
 #include "core/model/archs/archs.h"
+#include "core/model/archs/decoder.h"
 #include "core/model/hparams_reader.h"
 #include "core/model/rope.h"
 
-/// Gemma 3 (text). Five layers with a sliding window and their own rotary base, then one with full
+/// Gemma 3 (text): five layers with a sliding window and their own rotary base, then one with full
 /// attention; norms before and after each half; RMS norm of each q and k head. Source:
 /// arXiv:2503.19786. Norm weights in the file already include the + 1.
 namespace infer::model {
 namespace {
+
+constexpr decoder::Layout kLayout{.qk_norm = true, .post_norms = true};
 
 constexpr int64_t kLayers27B = 62;  // the only size whose attention scale is not 1 / sqrt(head_dim)
 
@@ -38,71 +41,10 @@ Result<Hparams> read_hparams(const gguf::Reader& file) {
   return hp;
 }
 
-std::vector<TensorSpec> tensors(const Hparams& hp) {
-  std::vector<TensorSpec> t = {{"token_embd.weight", {hp.n_embd, hp.n_vocab}},
-                               {"output_norm.weight", {hp.n_embd}},
-                               {"output.weight", {hp.n_embd, hp.n_vocab}, /*required=*/false}};
-  for (int il = 0; il < hp.n_layer; ++il) {
-    const std::string blk = "blk." + std::to_string(il) + ".";
-    const int64_t n_ff = hp.n_ff(il);
-    t.insert(t.end(), {{blk + "attn_norm.weight", {hp.n_embd}},
-                       {blk + "attn_q.weight", {hp.n_embd, hp.n_head(il) * hp.head_dim}},
-                       {blk + "attn_k.weight", {hp.n_embd, hp.n_kv_head(il) * hp.head_dim}},
-                       {blk + "attn_v.weight", {hp.n_embd, hp.n_kv_head(il) * hp.head_dim_v}},
-                       {blk + "attn_output.weight", {hp.n_head(il) * hp.head_dim_v, hp.n_embd}},
-                       {blk + "attn_q_norm.weight", {hp.head_dim}},
-                       {blk + "attn_k_norm.weight", {hp.head_dim}},
-                       {blk + "post_attention_norm.weight", {hp.n_embd}},
-                       {blk + "ffn_norm.weight", {hp.n_embd}},
-                       {blk + "ffn_gate.weight", {hp.n_embd, n_ff}},
-                       {blk + "ffn_up.weight", {hp.n_embd, n_ff}},
-                       {blk + "ffn_down.weight", {n_ff, hp.n_embd}},
-                       {blk + "post_ffw_norm.weight", {hp.n_embd}}});
-  }
-  return t;
-}
+std::vector<TensorSpec> tensors(const Hparams& hp) { return decoder::tensors(hp, kLayout); }
 
 void build(graph::Builder& g, const Hparams& hp) {
-  const auto rms = [&](const std::string& name) {
-    return graph::Norm{graph::NormKind::kRms, g.weight(name), graph::kNoWeight, hp.norm_eps};
-  };
-  graph::ValueId x = g.input_block(g.weight("token_embd.weight"), hp.embed_scale);
-  for (int il = 0; il < hp.n_layer; ++il) {
-    const std::string blk = "blk." + std::to_string(il) + ".";
-    graph::AttnSpec attn;
-    attn.norm = rms(blk + "attn_norm.weight");
-    attn.q = g.linear(blk + "attn_q");
-    attn.k = g.linear(blk + "attn_k");
-    attn.v = g.linear(blk + "attn_v");
-    attn.out = g.linear(blk + "attn_output");
-    attn.q_norm = g.weight(blk + "attn_q_norm.weight");
-    attn.k_norm = g.weight(blk + "attn_k_norm.weight");
-    attn.post_norm = rms(blk + "post_attention_norm.weight");
-    attn.n_head = hp.n_head(il);
-    attn.n_kv_head = hp.n_kv_head(il);
-    attn.head_dim = hp.head_dim;
-    attn.head_dim_v = hp.head_dim_v;
-    attn.rope = hp.rope(il);
-    attn.window = hp.window(il);
-    attn.scale = hp.attn_scale;
-    attn.softcap = hp.attn_softcap;
-    x = g.attn_block(x, il, attn);
-
-    graph::MlpSpec mlp;
-    mlp.norm = rms(blk + "ffn_norm.weight");
-    mlp.gate = g.linear(blk + "ffn_gate");
-    mlp.up = g.linear(blk + "ffn_up");
-    mlp.down = g.linear(blk + "ffn_down");
-    mlp.act = graph::GluKind::kGeluTanh;
-    mlp.post_norm = rms(blk + "post_ffw_norm.weight");
-    x = g.mlp_block(x, il, mlp);
-  }
-  graph::OutputSpec out;
-  out.norm = rms("output_norm.weight");
-  out.output.weight = g.optional("output.weight");
-  if (out.output.weight == graph::kNoWeight) out.output.weight = g.weight("token_embd.weight");
-  out.softcap = hp.logit_softcap;
-  g.output_block(x, out);
+  decoder::build(g, hp, kLayout, graph::GluKind::kGeluTanh);
 }
 
 }  // namespace

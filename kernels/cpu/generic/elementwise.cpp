@@ -45,13 +45,13 @@ void softcap(const float* a, float cap, int64_t n, float* y) {
 void glu(GluKind kind, const float* gate, const float* up, int64_t n, float* y) {
   switch (kind) {
     case GluKind::kSilu:
-      for (int64_t i = 0; i < n; ++i) y[i] = silu(gate[i]) * up[i];
+      for (int64_t i = 0; i < n; ++i) y[i] = silu(gate[i]) * (up != nullptr ? up[i] : 1.0f);
       break;
     case GluKind::kGeluTanh:
-      for (int64_t i = 0; i < n; ++i) y[i] = gelu_tanh(gate[i]) * up[i];
+      for (int64_t i = 0; i < n; ++i) y[i] = gelu_tanh(gate[i]) * (up != nullptr ? up[i] : 1.0f);
       break;
     case GluKind::kGeluErf:
-      for (int64_t i = 0; i < n; ++i) y[i] = gelu_erf(gate[i]) * up[i];
+      for (int64_t i = 0; i < n; ++i) y[i] = gelu_erf(gate[i]) * (up != nullptr ? up[i] : 1.0f);
       break;
   }
 }

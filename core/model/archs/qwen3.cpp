@@ -1,0 +1,31 @@
+#include "core/model/archs/archs.h"
+#include "core/model/archs/decoder.h"
+#include "core/model/hparams_reader.h"
+#include "core/model/rope.h"
+
+/// Qwen3: RMS norm of each q and k head instead of biases. Source: arXiv:2505.09388.
+namespace infer::model {
+namespace {
+
+constexpr decoder::Layout kLayout{.qk_norm = true};
+
+Result<Hparams> read_hparams(const gguf::Reader& file) {
+  const HparamsReader r(file, "qwen3");
+  INFER_ASSIGN(Hparams hp, read_common(r, "attention.layer_norm_rms_epsilon"));
+  INFER_ASSIGN(graph::Rope rope, read_rope(r, graph::RopeKind::kNeox, hp.head_dim, 1e6));
+  hp.ropes = {std::move(rope)};
+  return hp;
+}
+
+std::vector<TensorSpec> tensors(const Hparams& hp) { return decoder::tensors(hp, kLayout); }
+
+void build(graph::Builder& g, const Hparams& hp) {
+  decoder::build(g, hp, kLayout, graph::GluKind::kSilu);
+}
+
+}  // namespace
+
+constinit const ArchDef kQwen3{
+    .name = "qwen3", .read_hparams = read_hparams, .tensors = tensors, .build = build};
+
+}  // namespace infer::model
