@@ -11,7 +11,9 @@
 #include <gtest/gtest.h>
 
 #include "core/base/quant_types.h"
+#include "tests/support/hf_to_gguf.h"
 #include "tests/support/model_fixture.h"
+#include "tests/support/test_env.h"
 #include "tests/support/tiny_model.h"
 
 /// Values that a file may hold and a model may not: each is refused in one line naming file and
@@ -319,6 +321,71 @@ TEST_P(HostileModel, NanWeightsAreRefused) {
         << message;
   }
 }
+
+/// The other architectures, as the golden checkpoints have them.
+class HostileCheckpoint : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (!has_shared()) GTEST_SKIP() << "no shared data (INFER_SHARED)";
+    good_ = must(convert_hf(shared_dir() / "golden/hf" / GetParam()));
+  }
+  GgufImage good_;
+};
+
+TEST_P(HostileCheckpoint, EveryHyperParameter) {
+  const std::string prefix = std::get<std::string>(*good_.find("general.architecture")) + ".";
+  int n_case = 0;
+  for (const auto& [key, value] : good_.kvs) {
+    if (!key.starts_with(prefix)) continue;
+    // Or the key that no longer goes with it.
+    const std::vector<std::string> names = {key, "tensor '", "rope.dimension_count",
+                                            "attention.head_count", "expert_used_count"};
+    const bool unread = key.ends_with(".rope.scaling.original_context_length");
+    // These decide shapes in all of them; what the others do differs.
+    const bool structural = key.ends_with(".block_count") || key.ends_with(".embedding_length") ||
+                            key.ends_with(".attention.head_count") ||
+                            key.ends_with(".expert_count");
+    const auto spoil = [&](const std::string& what, const GgufValue& bad, bool wrong) {
+      GgufImage image = good_;
+      image.set(key, bad);
+      check(image, key + " = " + what, wrong ? Expect::kError : Expect::kEither, names);
+      ++n_case;
+    };
+    for (const auto& [what, bad] : bad_numbers()) spoil(what, bad, structural);
+    for (const auto& [what, bad] : wrong_types()) spoil(what, bad, what == "string" && !unread);
+    GgufImage image = good_;
+    image.erase(key);
+    check(image, key + " missing", structural ? Expect::kError : Expect::kEither, names);
+  }
+  EXPECT_GT(n_case, 100);
+}
+
+TEST_P(HostileCheckpoint, TensorsMissingOrMisshapen) {
+  // Without these a model is another one of the same architecture: tied output, no bias.
+  const auto optional = [](const std::string& name) {
+    return name == "output.weight" || name.ends_with("_shexp.weight");
+  };
+  for (size_t i = 0; i < good_.tensors.size(); ++i) {
+    const std::string name = good_.tensors[i].name;
+    GgufImage image = good_;
+    image.tensors.erase(image.tensors.begin() + static_cast<int64_t>(i));
+    check(image, name + " missing", optional(name) ? Expect::kEither : Expect::kError, {name});
+    image = good_;
+    std::vector<int64_t>& shape = image.tensors[i].shape;
+    shape.insert(shape.begin(), 1);
+    check(image, name + " with another shape", Expect::kError, {name});
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Arch, HostileCheckpoint,
+                         ::testing::Values("gemma2", "qwen2", "qwen3", "phi3", "gpt2", "gpt-neox",
+                                           "bloom-alibi", "mpt-alibi", "mixtral-moe", "qwen2-moe",
+                                           "qwen3-moe"),
+                         [](const auto& p) {
+                           std::string label = p.param;
+                           std::replace(label.begin(), label.end(), '-', '_');
+                           return label;
+                         });
 
 INSTANTIATE_TEST_SUITE_P(Arch, HostileModel, ::testing::Values("llama", "gemma3"),
                          [](const auto& p) { return p.param; });
