@@ -165,6 +165,11 @@ std::string summarize(const model::Model& model, const EngineOptions& o,
                      name_of(o.type_k), name_of(o.type_v), mib(memory.arena_bytes));
 }
 
+/// Backends know tensors and ops, not the file they come from.
+Error in_file(const model::Model& model, const Error& error) {
+  return make_error(error.code, "{}: {}", model.file().path(), error.message);
+}
+
 int64_t logit_rows(int64_t n_vocab) {
   constexpr int64_t kLogitBytes = int64_t{64} << 20;
   return std::clamp<int64_t>(kLogitBytes / (n_vocab * static_cast<int64_t>(sizeof(float))), 1, 64);
@@ -194,7 +199,9 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
     compile.groups.push_back({.n_block = g.n_block});
   INFER_ASSIGN(const auto stages, place(*graph, o, backends));
   const graph::Capacity capacity{.n_tok = o.n_batch, .n_logit_rows = logit_rows(graph->n_vocab)};
-  INFER_ASSIGN(parts.executor, runtime::Executor::create(*graph, stages, capacity, compile));
+  auto executor = runtime::Executor::create(*graph, stages, capacity, compile);
+  if (!executor.ok()) return in_file(*model, executor.error());
+  parts.executor = *std::move(executor);
   parts.summary = summarize(*model, o, stages, parts.executor->memory());
   parts.vocabulary = std::make_unique<TokenizerVocabulary>(model->tokenizer(),
                                                            static_cast<int32_t>(graph->n_vocab));

@@ -187,8 +187,11 @@ bool EngineImpl::step() {
       if (Result<void> done = compute(); done.ok()) {
         apply();
       } else {
+        Error error = done.error();
+        if (parts_.model != nullptr)
+          error.message = parts_.model->file().path() + ": " + error.message;
         for (const runtime::ScheduledRows& part : scheduler_.scheduled())
-          fail(*static_cast<Sample&>(*part.sequence).state, done.error());
+          fail(*static_cast<Sample&>(*part.sequence).state, error);
       }
     }
   } catch (const std::exception& e) {  // the edge of the library: no exception leaves it

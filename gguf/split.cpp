@@ -1,5 +1,6 @@
 #include "gguf/split.h"
 
+#include <cstdio>
 #include <string_view>
 #include <vector>
 
@@ -56,6 +57,20 @@ Result<void> copy_tensors(const Reader& in, std::span<const TensorInfo> tensors,
     in.release_pages(t);
   }
   return out.finish();
+}
+
+Result<void> write_shard(const Reader& in, std::span<const TensorInfo> tensors,
+                         const std::string& prefix, int64_t no, int64_t count) {
+  INFER_ASSIGN(auto out, Writer::create(split_path(prefix, no, count)));
+  if (no == 0) {
+    INFER_TRY(copy_keys(in, *out));
+  } else if (const Value* alignment = in.find(keys::kAlignment)) {
+    INFER_TRY(out->add({keys::kAlignment, *alignment}));
+  }
+  INFER_TRY(out->add<uint16_t>(keys::kSplitNo, static_cast<uint16_t>(no)));
+  INFER_TRY(out->add<uint16_t>(keys::kSplitCount, static_cast<uint16_t>(count)));
+  INFER_TRY(out->add<int32_t>(keys::kSplitTensorsCount, static_cast<int32_t>(in.tensors().size())));
+  return copy_tensors(in, tensors, *out);
 }
 
 /// Index of the first tensor of every file.
@@ -121,16 +136,12 @@ Result<int64_t> write_split(const Reader& in, const std::string& prefix,
   for (int64_t no = 0; no < count; ++no) {
     const size_t from = begins[static_cast<size_t>(no)];
     const size_t to = no + 1 < count ? begins[static_cast<size_t>(no) + 1] : n_tensors;
-    INFER_ASSIGN(auto out, Writer::create(split_path(prefix, no, count)));
-    if (no == 0) {
-      INFER_TRY(copy_keys(in, *out));
-    } else if (const Value* alignment = in.find(keys::kAlignment)) {
-      INFER_TRY(out->add({keys::kAlignment, *alignment}));
-    }
-    INFER_TRY(out->add<uint16_t>(keys::kSplitNo, static_cast<uint16_t>(no)));
-    INFER_TRY(out->add<uint16_t>(keys::kSplitCount, static_cast<uint16_t>(count)));
-    INFER_TRY(out->add<int32_t>(keys::kSplitTensorsCount, static_cast<int32_t>(n_tensors)));
-    INFER_TRY(copy_tensors(in, in.tensors().subspan(from, to - from), *out));
+    const Result<void> written =
+        write_shard(in, in.tensors().subspan(from, to - from), prefix, no, count);
+    if (written.ok()) continue;
+    // A part of a split model is of no use.
+    for (int64_t i = 0; i < no; ++i) std::remove(split_path(prefix, i, count).c_str());
+    return written.error();
   }
   return count;
 }

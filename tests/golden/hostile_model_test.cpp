@@ -294,6 +294,7 @@ TEST_P(HostileModel, TensorsMissingMisshapenOrOfAnotherType) {
                   message.find("cannot compute op") != std::string::npos)
           << message;
       EXPECT_NE(message.find(name_of(type)), std::string::npos) << message;
+      EXPECT_NE(message.find(kFile), std::string::npos) << message;
     }
   }
   GgufImage image = good;
@@ -319,6 +320,7 @@ TEST_P(HostileModel, NanWeightsAreRefused) {
     EXPECT_TRUE(message.find("nan") != std::string::npos ||
                 message.find("NaN") != std::string::npos)
         << message;
+    EXPECT_NE(message.find(kFile), std::string::npos) << message;
   }
 }
 

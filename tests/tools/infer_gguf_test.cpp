@@ -298,6 +298,14 @@ TEST_F(InferGguf, SplitAndMergeGiveBackTheFile) {
   EXPECT_EQ(by_size.out, path("z-00001-of-00001.gguf\n"));
 }
 
+TEST_F(InferGguf, ASplitThatFailsLeavesNothing) {
+  const std::string file = write("good.gguf", good_gguf().bytes());
+  const std::string second = path("s-00002-of-00002.gguf");
+  fs::create_directories(second + "/in-the-way");
+  expect_error(run({"split", "--max-tensors", "3", file, path("s")}), 1, second);
+  EXPECT_FALSE(fs::exists(path("s-00001-of-00002.gguf")));
+}
+
 TEST_F(InferGguf, PublishedVocabulariesPass) {
   const char* shared = std::getenv("INFER_SHARED");
   const fs::path folder =
