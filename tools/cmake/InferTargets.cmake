@@ -2,34 +2,37 @@
 add_library(infer_settings INTERFACE)
 add_library(infer::settings ALIAS infer_settings)
 target_compile_features(infer_settings INTERFACE cxx_std_20)
-target_include_directories(infer_settings INTERFACE ${PROJECT_SOURCE_DIR})
+target_include_directories(infer_settings INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
 # Results must not depend on what the compiler fuses; FMA is written as an intrinsic where it is meant.
 target_compile_options(infer_settings INTERFACE -ffp-contract=off -fno-math-errno)
+# Warnings and sanitizers are for this build, not for those who link the installed libraries.
+add_library(infer_build_settings INTERFACE)
+target_link_libraries(infer_settings INTERFACE $<BUILD_INTERFACE:infer_build_settings>)
 if(INFER_DEVELOPER)
-  target_compile_options(infer_settings INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor)
+  target_compile_options(infer_build_settings INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC 12 sees overlaps in plain std::string concatenation (GCC bug 105651).
     if(CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-      target_compile_options(infer_settings INTERFACE -Wno-restrict)
+      target_compile_options(infer_build_settings INTERFACE -Wno-restrict)
     endif()
     # Instrumented code confuses the flow analysis; the plain builds keep the warning.
     if(INFER_SANITIZE)
-      target_compile_options(infer_settings INTERFACE -Wno-maybe-uninitialized)
+      target_compile_options(infer_build_settings INTERFACE -Wno-maybe-uninitialized)
     endif()
   endif()
 endif()
 if(INFER_WERROR)
-  target_compile_options(infer_settings INTERFACE -Werror)
+  target_compile_options(infer_build_settings INTERFACE -Werror)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # These judge code after inlining and are wrong too often to stop a build; they are still shown.
-    target_compile_options(infer_settings INTERFACE -Wno-error=array-bounds -Wno-error=stringop-overflow
+    target_compile_options(infer_build_settings INTERFACE -Wno-error=array-bounds -Wno-error=stringop-overflow
       -Wno-error=stringop-overread -Wno-error=maybe-uninitialized)
   endif()
 endif()
 if(INFER_SANITIZE)
-  target_compile_options(infer_settings INTERFACE -fsanitize=${INFER_SANITIZE} -fno-omit-frame-pointer
+  target_compile_options(infer_build_settings INTERFACE -fsanitize=${INFER_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)
-  target_link_options(infer_settings INTERFACE -fsanitize=${INFER_SANITIZE})
+  target_link_options(infer_build_settings INTERFACE -fsanitize=${INFER_SANITIZE})
 endif()
 
 # Sets <out> to the names among ARGN that are infer::* targets not in this build (INFER_BASE_ONLY leaves many out).
@@ -52,6 +55,7 @@ function(infer_add_library name)
   add_library(infer_${name} STATIC ${ARG_SOURCES})
   add_library(infer::${name} ALIAS infer_${name})
   target_link_libraries(infer_${name} PUBLIC infer::settings ${ARG_DEPENDS} PRIVATE ${ARG_PRIVATE_DEPENDS})
+  set_target_properties(infer_${name} PROPERTIES EXPORT_NAME ${name})
   set_property(GLOBAL APPEND PROPERTY INFER_LIBRARIES infer_${name})
 endfunction()
 
@@ -64,6 +68,7 @@ function(infer_add_tool name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE infer::settings ${ARG_DEPENDS})
+  set_property(GLOBAL APPEND PROPERTY INFER_TOOLS ${name})
 endfunction()
 
 # infer_add_test(unit_gguf LABELS unit SOURCES reader_test.cpp DEPENDS infer::gguf)

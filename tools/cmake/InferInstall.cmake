@@ -1,0 +1,47 @@
+# cmake --install: programs, static libraries, the public headers and find_package(infer).
+# Public are core/engine.h, the ways to a model and to backends, and what these include.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(public_headers
+  backends/registry.h
+  core/base/check.h
+  core/base/dtype.h
+  core/base/mat_view.h
+  core/base/result.h
+  core/base/tensor_view.h
+  core/engine.h
+  core/graph/builder.h
+  core/graph/graph.h
+  core/graph/op.h
+  core/graph/planner.h
+  core/model/arch.h
+  core/model/hparams.h
+  core/model/model.h
+  core/runtime/backend.h
+  core/runtime/step.h
+  core/text/sampler.h
+  core/text/tokenizer.h
+  core/text/top_select.h
+  gguf/reader.h)
+list(TRANSFORM public_headers PREPEND ${PROJECT_SOURCE_DIR}/)
+target_sources(infer_engine PUBLIC FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR} FILES ${public_headers})
+
+# Libraries of tests come later than this file and are not installed; those of programs hold no public header.
+get_property(libraries GLOBAL PROPERTY INFER_LIBRARIES)
+list(REMOVE_ITEM libraries infer_tools_common)
+get_property(programs GLOBAL PROPERTY INFER_TOOLS)
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/infer)
+set(header_dir ${CMAKE_INSTALL_INCLUDEDIR}/infer)
+install(TARGETS infer_settings ${libraries} EXPORT inferTargets
+  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+  FILE_SET HEADERS DESTINATION ${header_dir}
+  INCLUDES DESTINATION ${header_dir})
+set_target_properties(infer_settings PROPERTIES EXPORT_NAME settings)
+install(TARGETS ${programs} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(EXPORT inferTargets NAMESPACE infer:: DESTINATION ${package_dir})
+configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/inferConfig.cmake.in ${PROJECT_BINARY_DIR}/inferConfig.cmake
+  INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/inferConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/inferConfig.cmake ${PROJECT_BINARY_DIR}/inferConfigVersion.cmake
+  DESTINATION ${package_dir})
