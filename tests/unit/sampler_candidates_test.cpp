@@ -1,6 +1,7 @@
 #include "core/text/samplers/candidates.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <random>
 #include <vector>
@@ -86,6 +87,44 @@ TEST(Candidates, ValuesBeyondFloatAreKeptInRange) {
   EXPECT_EQ(left(c),
             (std::vector<std::pair<int32_t, float>>{{0, std::numeric_limits<float>::max()},
                                                     {1, std::numeric_limits<float>::max()}}));
+}
+
+std::vector<int32_t> ids_left(SamplerKind kind, const SamplingParams& p,
+                              const std::vector<float>& row) {
+  const auto best = std::max_element(row.begin(), row.end());
+  Candidates candidates;
+  candidates.reset(row, static_cast<int32_t>(best - row.begin()));
+  const StageContext context{.n_vocab = static_cast<int32_t>(row.size()), .max_tokens = 1};
+  if (const auto stage = make_stage(kind, p, context, 1)) stage->apply(candidates, {});
+  std::vector<int32_t> ids;
+  for (const auto& [id, logit] : left(candidates)) ids.push_back(id);
+  return ids;
+}
+
+TEST(Stages, WorkedByHand) {
+  using testing::ElementsAre;
+  using enum SamplerKind;
+  // Mean 2, standard deviation sqrt(2) over what is not -inf.
+  const std::vector<float> spread{4.0f, 2.0f, -kInf, 2.0f, 0.0f};
+  EXPECT_THAT(ids_left(kTopNSigma, {.top_n_sigma = 1.40f}, spread), ElementsAre(0));
+  EXPECT_THAT(ids_left(kTopNSigma, {.top_n_sigma = 1.42f}, spread), ElementsAre(0, 1, 3));
+  EXPECT_THAT(ids_left(kTopNSigma, {.top_n_sigma = 2.82f}, spread), ElementsAre(0, 1, 3));
+  EXPECT_THAT(ids_left(kTopNSigma, {.top_n_sigma = 2.84f}, spread), ElementsAre(0, 1, 3, 4));
+  // 1, 2, 3 and 3 bits, entropy 1.75 bits: the second is the most typical, then the first.
+  const std::vector<float> bits{std::log(0.5f), std::log(0.25f), std::log(0.125f),
+                                std::log(0.125f)};
+  EXPECT_THAT(ids_left(kTypicalP, {.typical_p = 0.2f}, bits), ElementsAre(1));
+  EXPECT_THAT(ids_left(kTypicalP, {.typical_p = 0.7f}, bits), ElementsAre(0, 1));
+  EXPECT_THAT(ids_left(kTypicalP, {.typical_p = 0.8f}, bits), ElementsAre(0, 1, 2));
+  EXPECT_THAT(ids_left(kTypicalP, {.min_keep = 2, .typical_p = 0.2f}, bits), ElementsAre(0, 1));
+  SamplingParams xtc{.xtc_probability = 1.0f, .xtc_threshold = 0.2f};
+  EXPECT_THAT(ids_left(kXtc, xtc, bits), ElementsAre(1, 2, 3));
+  xtc.xtc_threshold = 0.12f;
+  EXPECT_THAT(ids_left(kXtc, xtc, bits), ElementsAre(3));
+  xtc.min_keep = 2;
+  EXPECT_THAT(ids_left(kXtc, xtc, bits), ElementsAre(0, 1, 2, 3));
+  xtc.xtc_threshold = 0.51f;
+  EXPECT_THAT(ids_left(kXtc, xtc, bits), ElementsAre(0, 1, 2, 3));
 }
 
 /// Every stage leaves the same tokens whatever the order in the list.
