@@ -35,6 +35,7 @@ class TokenizerVocabulary final : public internal::Vocabulary {
   std::unique_ptr<internal::TextDecoder> make_decoder() const override {
     return std::make_unique<TokenizerDecoder>(tokenizer_);
   }
+  std::string_view piece(TokenId id) const override { return tokenizer_.piece(id); }
 
  private:
   const text::Tokenizer& tokenizer_;

@@ -27,8 +27,7 @@ EngineImpl::EngineImpl(EngineParts parts, const EngineOptions& options, const Re
       cache_(cache_options(parts_, options_, limits_)),
       scheduler_(
           cache_,
-          {.n_batch = options_.n_batch, .max_seqs = options_.max_seqs, .n_ctx = limits_.n_ctx}),
-      sink_(limits_.n_vocab, parts_.vocabulary->eog_ids()) {
+          {.n_batch = options_.n_batch, .max_seqs = options_.max_seqs, .n_ctx = limits_.n_ctx}) {
   const auto n_group = static_cast<size_t>(cache_.n_group());
   live_stats_.blocks_total.resize(n_group);
   live_stats_.blocks_free.resize(n_group);
@@ -271,6 +270,7 @@ void EngineImpl::accept(Sample& sample) {
 void EngineImpl::append_token(Sample& sample, TokenId token) {
   const Request& r = sample.state->request;
   sample.tokens.push_back(token);
+  if (sample.sampler) sample.sampler->accept(token);
   sample.out.ids.push_back(token);
   const std::string_view decoded = sample.decoder->push(token);
   if (!r.stop.empty()) sample.text_begin.push_back(sample.n_decoded_bytes);

@@ -30,6 +30,8 @@ class Vocabulary {
   virtual int32_t n_vocab() const = 0;  ///< columns of the logits
   virtual std::span<const TokenId> eog_ids() const = 0;
   virtual std::unique_ptr<TextDecoder> make_decoder() const = 0;
+  /// The bytes of one token inside a text.
+  virtual std::string_view piece(TokenId id) const = 0;
 };
 
 struct EngineParts {

@@ -1,6 +1,7 @@
 #include "core/engine_request.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "core/base/error.h"
@@ -64,6 +65,20 @@ void set_wanted_rows(Sample& leader, const Request& r) {
   }
 }
 
+void add_sampler(Sample& sample, const Request& r, const RequestLimits& limits,
+                 const Vocabulary& vocabulary) {
+  text::SamplingParams params = r.sampling;
+  params.seed += static_cast<uint64_t>(sample.sample);
+  if (r.ignore_eos) {
+    for (TokenId id : vocabulary.eog_ids()) params.logit_bias.push_back({id, -INFINITY});
+  }
+  if (text::is_argmax(params)) return;
+  const auto piece = [&vocabulary](TokenId id) { return vocabulary.piece(id); };
+  const int64_t max_tokens = sample.n_prompt + sample.state->n_new;
+  sample.sampler.emplace(params, text::SamplerContext{limits.n_vocab, max_tokens, piece});
+  sample.sampler->accept(r.prompt);
+}
+
 std::unique_ptr<Sample> make_sample(RequestState& state, int index, const RequestLimits& limits,
                                     const Vocabulary& vocabulary) {
   const Request& r = state.request;
@@ -75,11 +90,7 @@ std::unique_ptr<Sample> make_sample(RequestState& state, int index, const Reques
   s->tokens.assign(r.prompt.begin(), r.prompt.end());
   s->n_prompt = static_cast<int64_t>(r.prompt.size());
   s->want_last = state.n_new > 0;
-  if (r.sampling.temp > 0.0f) {
-    text::SamplingParams params = r.sampling;
-    params.seed += static_cast<uint64_t>(index);
-    s->sampler.emplace(params, limits.n_vocab);
-  }
+  add_sampler(*s, r, limits, vocabulary);
   s->decoder = vocabulary.make_decoder();
   const auto n = static_cast<size_t>(state.n_new);
   s->out.ids.reserve(n);
@@ -97,7 +108,7 @@ std::unique_ptr<Sample> make_sample(RequestState& state, int index, const Reques
 
 Result<void> validate(const Request& r, const RequestLimits& limits) {
   INFER_TRY(validate_prompt(r, limits));
-  INFER_TRY(text::validate(r.sampling));
+  INFER_TRY(text::validate(r.sampling, limits.n_vocab));
   INFER_TRY(validate_outputs(r, limits));
   if (r.n_samples < 1 || r.n_samples > kMaxSamples)
     return invalid("n_samples = {} is not in 1..{}", r.n_samples, kMaxSamples);

@@ -22,7 +22,9 @@ struct Sample : runtime::Sequence {
   explicit Sample(std::vector<std::string> stops) : matcher(std::move(stops)) {}
 
   RequestState* state = nullptr;
-  std::optional<text::Sampler> sampler;  ///< absent when greedy
+  /// Absent when the likeliest token is always drawn. It has seen the tokens that the sequence has;
+  /// preemption takes away what was computed from them, not the tokens.
+  std::optional<text::Sampler> sampler;
   std::unique_ptr<TextDecoder> decoder;
   text::StopMatcher matcher;
   Completion out;                      ///< its logprobs are filled at the end

@@ -14,10 +14,6 @@ float logprob(float logit, const runtime::LogitStats& stats) {
 
 }  // namespace
 
-StepSink::StepSink(int32_t n_vocab, std::span<const TokenId> eog_ids) : eog_ids_(eog_ids) {
-  masked_.reserve(static_cast<size_t>(n_vocab));
-}
-
 void StepSink::begin(std::span<const runtime::ScheduledRows> parts) {
   parts_ = parts;
   at_ = 0;
@@ -61,26 +57,14 @@ void StepSink::deliver_prompt_row(RequestState& state, int64_t pos, Row logits,
 
 void StepSink::draw(Sample& sample, Row logits, const runtime::LogitStats& stats) {
   const Request& r = sample.state->request;
-  const uint64_t position = sample.tokens.size();
-  if (r.ignore_eos) {
-    sample.drawn = draw_without_eog(sample, logits, position);
-  } else {
-    sample.drawn = sample.sampler
-                       ? sample.sampler->sample(logits, stats.max, stats.argmax, position)
-                       : stats.argmax;
-  }
+  sample.drawn = stats.argmax;
+  if (sample.sampler)
+    sample.drawn =
+        sample.sampler->sample(logits, stats.max, stats.argmax, /*position=*/sample.tokens.size());
   if (r.n_logprobs == 0) return;
   text::select_top(logits, static_cast<size_t>(r.n_logprobs), best_);
   for (const text::Candidate& c : best_) sample.logprobs.push_back({c.id, logprob(c.logit, stats)});
   sample.logprobs_end.push_back(sample.logprobs.size());
-}
-
-TokenId StepSink::draw_without_eog(Sample& sample, Row logits, uint64_t position) {
-  masked_.assign(logits.begin(), logits.end());
-  for (TokenId id : eog_ids_) masked_[static_cast<size_t>(id)] = -INFINITY;
-  const auto best = std::max_element(masked_.begin(), masked_.end());  // the first among equals
-  const auto argmax = static_cast<TokenId>(best - masked_.begin());
-  return sample.sampler ? sample.sampler->sample(masked_, *best, argmax, position) : argmax;
 }
 
 }  // namespace infer::internal

@@ -16,8 +16,6 @@ namespace infer::internal {
 /// response.
 class StepSink : public runtime::LogitSink {
  public:
-  StepSink(int32_t n_vocab, std::span<const TokenId> eog_ids);
-
   /// The parts of the step whose logits come next; they stay until the step is done.
   void begin(std::span<const runtime::ScheduledRows> parts);
   /// Room for n best candidates.
@@ -30,13 +28,10 @@ class StepSink : public runtime::LogitSink {
   void deliver_prompt_row(RequestState& state, int64_t pos, Row logits,
                           const runtime::LogitStats& stats);
   void draw(Sample& sample, Row logits, const runtime::LogitStats& stats);
-  TokenId draw_without_eog(Sample& sample, Row logits, uint64_t position);
 
-  std::span<const TokenId> eog_ids_;
   std::span<const runtime::ScheduledRows> parts_;
   size_t at_ = 0;  ///< part of the row that comes next
   std::vector<text::Candidate> best_;
-  std::vector<float> masked_;  ///< [n_vocab]
 };
 
 }  // namespace infer::internal

@@ -1,59 +1,64 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "core/base/result.h"
-#include "core/text/top_select.h"
+#include "core/text/sampler_params.h"
+#include "core/text/samplers/candidates.h"
+#include "core/text/samplers/philox.h"
 
 namespace infer::text {
 
-/// Order: top-k, top-p, min-p, temperature, draw. Temperature <= 0 is greedy (lowest id among
-/// equals).
-struct SamplingParams {
-  float temp = 0.8f;
-  int32_t top_k = 40;   ///< <= 0: off
-  float top_p = 0.95f;  ///< >= 1: off
-  float min_p = 0.05f;  ///< share of the best candidate's probability; <= 0: off
-  uint64_t seed = 0;
-  int32_t min_keep = 1;  ///< top-p and min-p leave at least so many
+class Mirostat;
+class Stage;
+
+/// What a sampler has to know of the model.
+struct SamplerContext {
+  int32_t n_vocab = 0;
+  int64_t max_tokens = 0;  ///< most tokens that will be accepted; windows are no longer than that
+  /// Text of a token, for DRY's breakers; without it there are none.
+  std::function<std::string_view(int32_t)> piece;
 };
-/// Errors: kInvalidArgument naming the parameter (NaN, out of range).
-Result<void> validate(const SamplingParams& params);
 
-/// Philox 4x32-10. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011),
-/// section 4.3.
-std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
-
-/// A double in [0, 1) that depends on seed and position only, so that a sample is the same whoever
-/// else is in the batch, after preemption, and on any thread. Key: the seed; counter: the position;
-/// the first 53 bits of the block.
-double uniform_at(uint64_t seed, uint64_t position);
-
-/// Draws a token from logits. Holds scratch memory, so that sampling allocates nothing after
-/// construction.
+/// Draws the tokens of one sequence. The n-th token depends on the parameters, the logits and the
+/// tokens before it only: not on the batch, nor on how often something was computed again. Nothing
+/// is allocated after construction. One thread at a time.
+///   Sampler s(params, context); s.accept(prompt);
+///   for (...) { id = s.sample(logits, max, argmax, position); s.accept(id); }
 class Sampler {
  public:
-  Sampler(const SamplingParams& params, int32_t n_vocab);
+  /// Needs: validate(params, n_vocab) is ok.
+  Sampler(const SamplingParams& params, const SamplerContext& context);
+  Sampler(Sampler&&) noexcept;
+  Sampler& operator=(Sampler&&) noexcept;
+  ~Sampler();
+
   /// `max_logit` and `argmax` (lowest id among equals) are of these logits, which have no NaN.
   /// `position` is the index of the token that is drawn within its sequence. A token of logit -inf
-  /// is never drawn unless all are.
+  /// is never drawn; if no other is left, argmax is. Drawing twice gives the same.
   int32_t sample(std::span<const float> logits, float max_logit, int32_t argmax, uint64_t position);
+  /// The sequence got longer: the prompt's tokens first, then what was drawn (or put in its place).
+  void accept(int32_t token);
+  void accept(std::span<const int32_t> tokens);
   const SamplingParams& params() const { return params_; }
 
  private:
-  void collect(std::span<const float> logits);
-  void apply_top_p(double max_logit);
-  void apply_min_p(double max_logit);
-  void sort_to(size_t n);
-  int32_t draw(double max_logit, uint64_t position);
+  Candidate draw(uint64_t position);
 
   SamplingParams params_;
-  std::vector<Candidate> candidates_;  ///< the first n_sorted_ are the best, best first
+  bool always_argmax_ = false;
+  std::vector<std::unique_ptr<Stage>> stages_;
+  std::unique_ptr<Mirostat> mirostat_;
+  Candidates candidates_;
   std::vector<double> weights_;
-  size_t n_sorted_ = 0;
+  int32_t drawn_ = -1;     ///< by mirostat, not accepted yet
+  double surprise_ = 0.0;  ///< of drawn_
 };
 
 }  // namespace infer::text

@@ -17,17 +17,16 @@ std::vector<float> logits_after(const FakeModelOptions& model, std::span<const T
   return logits;
 }
 
-TokenId draw(const FakeModelOptions& model, const Request& r, int sample, std::vector<float> logits,
-             uint64_t position) {
+/// The likeliest token, or the sampler's.
+TokenId draw(const FakeModelOptions& model, const Request& r, text::Sampler* sampler,
+             std::span<const TokenId> tokens) {
+  std::vector<float> logits = logits_after(model, tokens);
   if (r.ignore_eos) {
     for (TokenId id : model.eog) logits[static_cast<size_t>(id)] = -INFINITY;
   }
   const auto best = std::max_element(logits.begin(), logits.end());
   const auto argmax = static_cast<TokenId>(best - logits.begin());
-  if (r.sampling.temp <= 0.0f) return argmax;
-  text::SamplingParams params = r.sampling;
-  params.seed += static_cast<uint64_t>(sample);
-  return text::Sampler(params, model.n_vocab).sample(logits, *best, argmax, position);
+  return sampler != nullptr ? sampler->sample(logits, *best, argmax, tokens.size()) : argmax;
 }
 
 /// Where the stop string that is complete first begins.
@@ -91,8 +90,13 @@ ExpectedSample expected_sample(const FakeModelOptions& model, const Request& r, 
   c.stop_reason = StopReason::kLength;
   std::vector<TokenId> tokens = r.prompt;
   std::vector<size_t> begins;
+  text::SamplingParams params = r.sampling;
+  params.seed += static_cast<uint64_t>(sample);
+  const auto piece = [&](TokenId id) { return vocabulary.piece(id); };
+  text::Sampler sampler(params, {model.n_vocab, n_ctx, piece});
+  sampler.accept(tokens);
   while (static_cast<int64_t>(tokens.size()) < n_prompt + n_new) {
-    const TokenId id = draw(model, r, sample, logits_after(model, tokens), tokens.size());
+    const TokenId id = draw(model, r, text::is_argmax(params) ? nullptr : &sampler, tokens);
     const bool eog = std::ranges::find(model.eog, id) != model.eog.end();
     if (eog && !r.ignore_eos) {
       c.stop_reason = StopReason::kEos;
@@ -102,6 +106,7 @@ ExpectedSample expected_sample(const FakeModelOptions& model, const Request& r, 
       c.logprobs.push_back(
           expected_top(expected_logprobs(model, tokens, std::ssize(tokens) - 1), r.n_logprobs));
     tokens.push_back(id);
+    sampler.accept(id);
     begins.push_back(c.text.size());
     c.text += decoder->push(id);
     if (find_stop(c.text, r.stop) != std::string::npos) {

@@ -90,7 +90,7 @@ class FakeVocabulary final : public internal::Vocabulary {
   int32_t n_vocab() const override { return static_cast<int32_t>(pieces_.size()); }
   std::span<const TokenId> eog_ids() const override { return eog_; }
   std::unique_ptr<internal::TextDecoder> make_decoder() const override;
-  std::string_view piece(TokenId id) const { return pieces_[static_cast<size_t>(id)]; }
+  std::string_view piece(TokenId id) const override { return pieces_[static_cast<size_t>(id)]; }
 
  private:
   std::vector<std::string> pieces_;

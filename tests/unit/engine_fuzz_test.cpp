@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <random>
@@ -88,6 +89,19 @@ class EngineFuzz : public testing::TestWithParam<int> {
     return prompt;
   }
 
+  /// Whatever depends on the tokens before, which preemption must not change.
+  void add_history_samplers(text::SamplingParams& p) {
+    if (one_in(2)) p.mirostat = 2, p.mirostat_tau = 2.0f, p.mirostat_eta = 0.3f;
+    if (one_in(2)) p.penalty_repeat = 1.3f, p.penalty_freq = 0.2f;
+    if (one_in(4)) p.penalty_last_n = one_in(2) ? -1 : 5;
+    if (one_in(2)) p.dry_multiplier = 1.5f, p.dry_breakers = {"ab", "f"};
+    if (one_in(3)) p.dry_allowed_length = 1, p.dry_penalty_last_n = -1;
+    if (one_in(3)) p.xtc_probability = 0.5f;
+    if (one_in(4)) p.logit_bias = {{static_cast<TokenId>(pick(2, 39)), -INFINITY}, {7, 2.0f}};
+    if (one_in(4)) p.typical_p = 0.9f;
+    if (one_in(4)) p.dynatemp_range = 0.5f;
+  }
+
   Request make_request() {
     Request r;
     r.prompt = make_prompt();
@@ -95,6 +109,7 @@ class EngineFuzz : public testing::TestWithParam<int> {
     r.sampling.temp = one_in(3) ? 0.0f : 0.9f;
     r.sampling.top_k = static_cast<int32_t>(pick(0, 10));
     r.sampling.seed = static_cast<uint64_t>(pick(0, 1000));
+    if (one_in(2)) add_history_samplers(r.sampling);
     r.ignore_eos = one_in(4);
     r.n_samples = one_in(3) ? static_cast<int>(pick(2, 5)) : 1;
     if (one_in(3)) r.stop = {std::string(1, static_cast<char>('a' + pick(0, 25)))};

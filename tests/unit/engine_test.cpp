@@ -160,6 +160,52 @@ TEST(Engine, SamplesShareThePromptAndDifferBySeed) {
   expect_all_free(*fake.engine);
 }
 
+/// Mirostat's state, penalties and DRY follow the tokens of a sequence: neither its company nor
+/// preemption changes what it draws.
+TEST(Engine, SamplersWithHistoryDoNotDependOnBatchOrPreemption) {
+  FakeModelOptions tight = small_model();
+  tight.groups = {{.window = 0, .n_block = 5}, {.window = 40, .n_block = 5}};
+  std::vector<Request> requests;
+  for (int i = 0; i < 6; ++i) {
+    Request r = make_request(20 + i, 90 - i, static_cast<TokenId>(7 + i % 2));
+    r.n_samples = 1 + i % 2;
+    r.sampling = {.temp = 1.2f, .top_k = 0, .seed = static_cast<uint64_t>(i)};
+    r.sampling.penalty_repeat = 1.2f;
+    r.sampling.penalty_freq = 0.3f;
+    r.sampling.dry_multiplier = 1.0f;
+    r.sampling.dry_breakers = {"ab", "f"};
+    if (i % 3 != 2) r.sampling.mirostat = 2, r.sampling.mirostat_tau = 2.0f;
+    requests.push_back(std::move(r));
+  }
+  for (const auto& [n_batch, max_seqs] : {std::pair{1, 1}, {16, 3}, {64, 8}}) {
+    EngineOptions options = small_options();
+    options.n_batch = n_batch;
+    options.max_seqs = max_seqs;
+    FakeEngine fake = test::make_fake_engine(tight, options);
+    std::vector<RequestId> ids;
+    for (const Request& r : requests) ids.push_back(*fake.engine->submit(r));
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const Result<Response> got = fake.engine->wait(ids[i]);
+      ASSERT_TRUE(got.ok()) << got.error().message;
+      for (int s = 0; s < requests[i].n_samples; ++s)
+        EXPECT_EQ(got->samples[static_cast<size_t>(s)].ids,
+                  test::expected_sample(tight, requests[i], s, 128).completion.ids)
+            << "request " << i << " sample " << s << " max_seqs " << max_seqs;
+    }
+    EXPECT_EQ(fake.executor->violation(), "");
+    if (max_seqs > 1) {
+      EXPECT_GT(fake.engine->stats().n_preempted, 0);
+    }
+  }
+}
+
+TEST(Engine, ABiasOutsideTheVocabularyIsRefused) {
+  FakeEngine fake = test::make_fake_engine(small_model(), small_options());
+  Request r = make_request(4, 4);
+  r.sampling.logit_bias = {{40, 1.0f}};
+  EXPECT_THAT(refusal(*fake.engine, r), HasSubstr("token 40 is not in a vocabulary of 40"));
+}
+
 TEST(Engine, CancelEndsWithWhatIsThere) {
   FakeEngine fake = test::make_fake_engine(small_model(), small_options());
   Engine& e = *fake.engine;

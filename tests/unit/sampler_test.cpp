@@ -4,8 +4,6 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <map>
-#include <numeric>
 #include <random>
 #include <set>
 #include <vector>
@@ -13,10 +11,21 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/unit/sampler_reference.h"
+
 namespace infer::text {
 namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
+
+/// Everything off.
+SamplingParams nothing() {
+  return {.temp = 1.0f, .top_k = 0, .top_p = 1.0f, .min_p = 0.0f, .seed = 11};
+}
+
+Sampler make_sampler(const SamplingParams& params, size_t n_vocab) {
+  return {params, {.n_vocab = static_cast<int32_t>(n_vocab), .max_tokens = 1000, .piece = {}}};
+}
 
 int32_t draw(Sampler& sampler, const std::vector<float>& logits, uint64_t position) {
   const auto best = std::max_element(logits.begin(), logits.end());
@@ -31,71 +40,42 @@ std::vector<float> random_logits(size_t n, uint32_t seed) {
   return logits;
 }
 
-/// The definition, spelled out: probabilities of all tokens after top-k, top-p, min-p and
-/// temperature.
-std::vector<double> wanted(const std::vector<float>& logits, const SamplingParams& p) {
-  std::vector<size_t> order(logits.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return logits[a] > logits[b]; });
-  while (!order.empty() && logits[order.back()] == -kInf) order.pop_back();
-  if (p.top_k > 0) order.resize(std::min(order.size(), static_cast<size_t>(p.top_k)));
-  const auto min_keep = static_cast<size_t>(std::max(p.min_keep, 1));
-  const auto weight = [&](size_t i, double temp) {
-    return std::exp((static_cast<double>(logits[i]) - logits[order[0]]) / temp);
-  };
-  if (p.top_p < 1.0f) {
-    double total = 0.0, sum = 0.0;
-    for (size_t i : order) total += weight(i, 1.0);
-    for (size_t n = 1; n <= order.size(); ++n) {
-      sum += weight(order[n - 1], 1.0);
-      if (n >= min_keep && sum >= static_cast<double>(p.top_p) * total) order.resize(n);
-    }
-  }
-  if (p.min_p > 0.0f) {
-    while (order.size() > min_keep && weight(order.back(), 1.0) < static_cast<double>(p.min_p))
-      order.pop_back();
-  }
-  std::vector<double> out(logits.size(), 0.0);
-  double total = 0.0;
-  for (size_t i : order) total += weight(i, p.temp);
-  for (size_t i : order) out[i] = weight(i, p.temp) / total;
-  return out;
+/// With ties and tokens that cannot be drawn.
+std::vector<float> test_logits() {
+  std::vector<float> logits = random_logits(80, 3);
+  logits[7] = logits[8];
+  logits[20] = -kInf;
+  logits[0] = -kInf;
+  return logits;
 }
 
-/// Upper bound of chi-square with `dof` degrees of freedom at p = 1e-4 (Wilson and Hilferty, 1931;
-/// z = 3.719).
-double chi_square_limit(double dof) {
-  const double a = 2.0 / (9.0 * dof);
-  return dof * std::pow(1.0 - a + 3.719 * std::sqrt(a), 3.0);
+/// Draws at 10,000 positions after the same past against the reference.
+std::string misfit(const std::vector<float>& logits, const SamplingParams& params,
+                   const reference::Past& past = {}) {
+  const auto piece = [&](int32_t id) -> std::string_view {
+    return past.pieces.empty() ? "" : past.pieces[static_cast<size_t>(id)];
+  };
+  Sampler sampler(
+      params, {.n_vocab = static_cast<int32_t>(logits.size()), .max_tokens = 1000, .piece = piece});
+  sampler.accept(past.tokens);
+  std::vector<int> counts(logits.size(), 0);
+  for (uint64_t at = 0; at < 10000; ++at) ++counts[static_cast<size_t>(draw(sampler, logits, at))];
+  return reference::compare(counts, reference::probabilities(logits, params, past));
 }
 
-void expect_distribution(const std::vector<float>& logits, const SamplingParams& params) {
-  constexpr int kDraws = 10000;
-  const std::vector<double> p = wanted(logits, params);
-  std::vector<int> count(logits.size(), 0);
-  Sampler sampler(params, static_cast<int32_t>(logits.size()));
-  for (int i = 0; i < kDraws; ++i)
-    ++count[static_cast<size_t>(draw(sampler, logits, static_cast<uint64_t>(i)))];
-  double chi = 0.0, rare_want = 0.0, rare_got = 0.0;
-  int n_bin = 0;
-  const auto add = [&](double got, double want) {
-    chi += (got - want) * (got - want) / want;
-    ++n_bin;
-  };
-  for (size_t i = 0; i < p.size(); ++i) {
-    if (p[i] == 0.0) {
-      EXPECT_EQ(count[i], 0) << "token " << i << " is cut off";
-    } else if (p[i] * kDraws < 10.0) {  // too rare for a bin of its own
-      rare_want += p[i] * kDraws;
-      rare_got += count[i];
-    } else {
-      add(count[i], p[i] * kDraws);
-    }
-  }
-  if (rare_want >= 10.0) add(rare_got, rare_want);
-  if (n_bin < 2) return;
-  EXPECT_TRUE(chi <= chi_square_limit(n_bin - 1)) << chi << " with " << n_bin << " bins";
+SamplingParams with(void (*change)(SamplingParams&)) {
+  SamplingParams p = nothing();
+  change(p);
+  return p;
+}
+
+/// A past of two sentences, the second of which repeats the first up to a point.
+reference::Past test_past() {
+  reference::Past past;
+  for (int i = 0; i < 80; ++i) past.pieces.emplace_back(1, static_cast<char>('a' + i % 26));
+  past.pieces[70] = ":";
+  past.tokens = {70, 1, 2, 3, 4, 5, 6, 7, 8, 9, 70, 2, 3, 4, 33, 5, 2, 3, 4};
+  return past;
 }
 
 /// Known answers of Random123's kat_vectors, "philox4x32 10".
@@ -110,12 +90,12 @@ TEST(Philox, GivesThePublishedNumbers) {
             (Block{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
-TEST(Philox, UniformIsInRangeAndDependsOnBothArguments) {
+TEST(Philox, UniformIsInRangeAndDependsOnAllArguments) {
   std::set<double> seen;
   double sum = 0.0;
   for (uint64_t seed : {uint64_t{0}, uint64_t{1}, uint64_t{1} << 32, ~uint64_t{0}}) {
     for (uint64_t at = 0; at < 1000; ++at) {
-      const double u = uniform_at(seed, at << (at % 2 == 0 ? 0 : 33));
+      const double u = uniform_at(seed, at << (at % 2 == 0 ? 0 : 33), at % 3 == 0 ? 1 : 0);
       ASSERT_TRUE(u >= 0.0 && u < 1.0);
       seen.insert(u);
       sum += u;
@@ -123,30 +103,132 @@ TEST(Philox, UniformIsInRangeAndDependsOnBothArguments) {
   }
   EXPECT_EQ(seen.size(), 4000u);
   EXPECT_TRUE(std::abs(sum / 4000 - 0.5) <= 0.025);  // 5 standard errors
+  EXPECT_NE(uniform_at(1, 2, 0), uniform_at(1, 2, 1));
 }
 
-TEST(Sampler, DistributionIsTheDefined) {
-  std::vector<float> logits = random_logits(80, 3);
-  logits[7] = logits[8];
-  logits[20] = -kInf;
-  logits[0] = -kInf;
-  const SamplingParams off{.temp = 1.0f, .top_k = 0, .top_p = 1.0f, .min_p = 0.0f, .seed = 11};
-  const auto with = [&](auto change) {
-    SamplingParams p = off;
-    change(p);
-    return p;
-  };
+TEST(Sampler, CuttingStagesGiveTheDefinedDistribution) {
   for (const SamplingParams& params :
-       {off, with([](auto& p) { p.temp = 0.6f; }), with([](auto& p) { p.temp = 1.7f; }),
+       {nothing(), with([](auto& p) { p.temp = 0.6f; }), with([](auto& p) { p.temp = 1.7f; }),
         with([](auto& p) { p.top_k = 5; }), with([](auto& p) { p.top_k = 79; }),
         with([](auto& p) { p.top_p = 0.7f; }), with([](auto& p) { p.top_p = 0.99f; }),
         with([](auto& p) { p.min_p = 0.1f; }), with([](auto& p) { p.top_k = 40, p.top_p = 0.9f; }),
         with([](auto& p) { p.top_p = 0.95f, p.min_p = 0.05f, p.temp = 2.0f; }),
         with([](auto& p) { p.min_p = 0.9f, p.min_keep = 4; }),
-        with([](auto& p) { p.top_p = 0.01f, p.min_keep = 3; }), SamplingParams{.seed = 5}}) {
-    SCOPED_TRACE(testing::Message() << "temp " << params.temp << " top_k " << params.top_k
-                                    << " top_p " << params.top_p << " min_p " << params.min_p);
-    expect_distribution(logits, params);
+        with([](auto& p) { p.top_p = 0.01f, p.min_keep = 3; }),
+        with([](auto& p) { p.typical_p = 0.2f; }), with([](auto& p) { p.typical_p = 0.9f; }),
+        with([](auto& p) { p.typical_p = 0.01f, p.min_keep = 5; }),
+        with([](auto& p) { p.top_n_sigma = 1.0f; }), with([](auto& p) { p.top_n_sigma = 2.5f; }),
+        with([](auto& p) { p.top_n_sigma = 1.5f, p.typical_p = 0.5f, p.temp = 1.3f; }),
+        SamplingParams{.seed = 5}}) {
+    SCOPED_TRACE(testing::Message()
+                 << "temp " << params.temp << " top_k " << params.top_k << " top_p " << params.top_p
+                 << " min_p " << params.min_p << " typical_p " << params.typical_p
+                 << " top_n_sigma " << params.top_n_sigma);
+    EXPECT_EQ(misfit(test_logits(), params), "");
+  }
+}
+
+TEST(Sampler, XtcAndDynamicTemperatureGiveTheDefinedDistribution) {
+  std::vector<float> logits = test_logits();
+  for (size_t i = 30; i < 34; ++i) logits[i] = 6.0f + 0.1f * static_cast<float>(i);
+  for (const SamplingParams& params :
+       {with([](auto& p) { p.xtc_probability = 0.5f; }),
+        with([](auto& p) { p.xtc_probability = 1.0f; }),
+        with([](auto& p) { p.xtc_probability = 0.3f, p.xtc_threshold = 0.02f; }),
+        with([](auto& p) { p.xtc_probability = 1.0f, p.xtc_threshold = 0.5f; }),
+        with([](auto& p) { p.xtc_probability = 1.0f, p.xtc_threshold = 0.0f; }),
+        with([](auto& p) { p.xtc_probability = 1.0f, p.top_k = 4, p.min_keep = 2; }),
+        with([](auto& p) { p.dynatemp_range = 0.5f; }),
+        with([](auto& p) { p.dynatemp_range = 2.0f, p.dynatemp_exponent = 0.5f; }),
+        with([](auto& p) { p.temp = 0.7f, p.dynatemp_range = 0.7f, p.dynatemp_exponent = 2.0f; }),
+        with([](auto& p) { p.top_k = 10, p.temp = 1.5f, p.dynatemp_range = 1.0f; })}) {
+    SCOPED_TRACE(testing::Message()
+                 << "xtc " << params.xtc_probability << " " << params.xtc_threshold << " dynatemp "
+                 << params.temp << " " << params.dynatemp_range << " " << params.dynatemp_exponent);
+    EXPECT_EQ(misfit(logits, params), "");
+  }
+}
+
+TEST(Sampler, StagesWithHistoryGiveTheDefinedDistribution) {
+  for (const SamplingParams& params :
+       {with([](auto& p) { p.penalty_repeat = 1.5f; }),
+        with([](auto& p) { p.penalty_repeat = 0.7f; }),
+        with([](auto& p) { p.penalty_freq = 0.8f; }), with([](auto& p) { p.penalty_freq = -0.4f; }),
+        with([](auto& p) { p.penalty_present = 1.5f; }),
+        with([](auto& p) { p.penalty_repeat = 1.2f, p.penalty_freq = 0.3f, p.top_k = 9; }),
+        with([](auto& p) { p.penalty_freq = 1.0f, p.penalty_last_n = 7; }),
+        with([](auto& p) { p.penalty_freq = 1.0f, p.penalty_last_n = -1; }),
+        with([](auto& p) { p.penalty_freq = 9.0f, p.penalty_last_n = 0; }),
+        with([](auto& p) { p.dry_multiplier = 0.8f; }),
+        with([](auto& p) { p.dry_multiplier = 2.0f, p.dry_allowed_length = 3, p.top_k = 12; }),
+        with([](auto& p) { p.dry_multiplier = 1.0f, p.dry_allowed_length = 0; }), with([](auto& p) {
+          p.dry_multiplier = 1.0f, p.dry_breakers = {"f", "c"};
+        }),
+        with([](auto& p) { p.dry_multiplier = 1.0f, p.dry_penalty_last_n = 9; }), with([](auto& p) {
+          p.logit_bias = {{5, 3.0f}, {6, -2.0f}, {7, -kInf}, {5, 0.5f}};
+        }),
+        with([](auto& p) { p.mirostat = 2, p.mirostat_tau = 1.5f; }),
+        with([](auto& p) { p.mirostat = 2, p.penalty_freq = 2.0f, p.top_k = 2, p.temp = 1.2f; }),
+        SamplingParams{.seed = 4,
+        .typical_p = 0.9f,
+        .top_n_sigma = 2.0f,
+        .penalty_repeat = 1.1f,
+        .dry_multiplier = 0.8f,
+        .xtc_probability = 0.5f,
+        .xtc_threshold = 0.1f,
+        .dynatemp_range = 0.3f}}) {
+    SCOPED_TRACE(testing::Message()
+                 << "repeat " << params.penalty_repeat << " freq " << params.penalty_freq
+                 << " present " << params.penalty_present << " last " << params.penalty_last_n
+                 << " dry " << params.dry_multiplier << " " << params.dry_allowed_length
+                 << " mirostat " << params.mirostat);
+    EXPECT_EQ(misfit(test_logits(), params, test_past()), "");
+  }
+}
+
+TEST(Sampler, OrderIsAsAskedFor) {
+  // Three tokens of p = 0.6, 0.3, 0.1: top-p 0.8 keeps two; at temperature 4 they are nearly equal,
+  // and three are needed.
+  const std::vector<float> logits{std::log(0.6f), std::log(0.3f), std::log(0.1f)};
+  SamplingParams p = nothing();
+  p.temp = 4.0f;
+  p.top_p = 0.8f;
+  const auto drawn = [&](std::string_view order) {
+    p.order = *parse_sampler_names(order);
+    EXPECT_EQ(misfit(logits, p), "") << order;
+    Sampler sampler = make_sampler(p, 3);
+    std::set<int32_t> seen;
+    for (uint64_t at = 0; at < 300; ++at) seen.insert(draw(sampler, logits, at));
+    return seen.size();
+  };
+  EXPECT_EQ(drawn("top_p;temperature"), 2u);
+  EXPECT_EQ(drawn("temperature;top_p"), 3u);
+  EXPECT_EQ(drawn("temperature"), 3u);
+  EXPECT_EQ(drawn("top_p"), 2u);
+  EXPECT_EQ(drawn(""), 3u);
+  p.top_k = 1;
+  EXPECT_EQ(drawn("top_k;temperature"), 1u);
+}
+
+TEST(Sampler, EveryOrderOfAllStagesGivesTheDefinedDistribution) {
+  SamplingParams p{.temp = 1.2f,
+                   .top_k = 30,
+                   .top_p = 0.9f,
+                   .min_p = 0.02f,
+                   .seed = 7,
+                   .typical_p = 0.95f,
+                   .top_n_sigma = 3.0f,
+                   .penalty_repeat = 1.3f,
+                   .penalty_freq = 0.2f,
+                   .dry_multiplier = 0.7f,
+                   .xtc_probability = 0.5f,
+                   .xtc_threshold = 0.08f};
+  std::mt19937 rng(1);
+  for (int round = 0; round < 8; ++round) {
+    std::string names;
+    for (SamplerKind kind : p.order) names += std::string(name_of(kind)) + " ";
+    EXPECT_EQ(misfit(test_logits(), p, test_past()), "") << names;
+    std::shuffle(p.order.begin(), p.order.end(), rng);
   }
 }
 
@@ -154,10 +236,27 @@ TEST(Sampler, GreedyTakesTheLowestIdAmongEquals) {
   const std::vector<float> logits{1.0f, 3.0f, 3.0f, -2.0f};
   for (const SamplingParams& params :
        {SamplingParams{.temp = 0.0f}, SamplingParams{.temp = -1.0f}, SamplingParams{.top_k = 1},
-        SamplingParams{.temp = 1.0f, .top_k = 0, .top_p = 0.0f}}) {
-    Sampler sampler(params, 4);
+        SamplingParams{.temp = 1.0f, .top_k = 0, .top_p = 0.0f},
+        SamplingParams{.temp = 0.0f, .logit_bias = {{3, 1.0f}}}, SamplingParams{.temp = 1e-40f},
+        SamplingParams{.temp = 0.0f, .dynatemp_range = 1.0f}}) {
+    Sampler sampler = make_sampler(params, 4);
     for (uint64_t at = 0; at < 50; ++at) EXPECT_EQ(draw(sampler, logits, at), 1);
   }
+}
+
+TEST(Sampler, PenaltiesAndBiasesReachGreedyToo) {
+  const std::vector<float> logits{1.0f, 3.0f, 2.5f, -2.0f};
+  SamplingParams p{.temp = 0.0f};
+  p.logit_bias = {{1, -kInf}};
+  Sampler biased = make_sampler(p, 4);
+  EXPECT_EQ(draw(biased, logits, 0), 2);
+  p = {.temp = 0.0f, .penalty_present = 1.0f};
+  Sampler penalised = make_sampler(p, 4);
+  EXPECT_EQ(draw(penalised, logits, 0), 1);
+  penalised.accept(1);
+  EXPECT_EQ(draw(penalised, logits, 1), 2);
+  penalised.accept(2);
+  EXPECT_EQ(draw(penalised, logits, 2), 1);
 }
 
 TEST(Sampler, MinusInfinityIsNeverDrawn) {
@@ -165,58 +264,69 @@ TEST(Sampler, MinusInfinityIsNeverDrawn) {
   logits[9] = -50.0f;
   logits[33] = -60.0f;
   std::set<int32_t> seen;
-  Sampler sampler({.temp = 30.0f, .top_k = 40, .top_p = 1.0f, .min_p = 0.0f}, 64);
+  SamplingParams p{.temp = 30.0f, .top_k = 40, .top_p = 1.0f, .min_p = 0.0f};
+  Sampler sampler = make_sampler(p, 64);
   for (uint64_t at = 0; at < 500; ++at) seen.insert(draw(sampler, logits, at));
   EXPECT_THAT(seen, testing::ElementsAre(9, 33));
   std::fill(logits.begin(), logits.end(), -kInf);
   EXPECT_EQ(draw(sampler, logits, 0), 0);  // nothing is left: the argmax that came in
 }
 
-TEST(Sampler, DependsOnSeedAndPositionOnly) {
+/// All stages at once, over rows where little is left.
+TEST(Sampler, EdgesOfEveryStage) {
+  SamplingParams p{.temp = 0.5f,
+                   .top_k = 3,
+                   .top_p = 0.5f,
+                   .min_p = 0.5f,
+                   .min_keep = 2,
+                   .typical_p = 0.5f,
+                   .top_n_sigma = 1.0f,
+                   .penalty_repeat = 1e30f,
+                   .penalty_freq = 1e38f,
+                   .penalty_present = 3e38f,
+                   .dry_multiplier = 3e38f,
+                   .dry_base = 3e38f,
+                   .dry_allowed_length = 0,
+                   .xtc_probability = 1.0f,
+                   .xtc_threshold = 0.0f,
+                   .dynatemp_range = 0.5f};
+  ASSERT_TRUE(validate(p).ok());
+  std::mt19937 rng(3);
+  for (int round = 0; round < 200; ++round) {
+    p.mirostat = round % 4 == 3 ? 2 : 0;
+    p.order = default_sampler_order();
+    if (round > 100) std::shuffle(p.order.begin(), p.order.end(), rng);
+    Sampler one = make_sampler(p, 1);
+    one.accept(std::vector<int32_t>{0, 0, 0});
+    EXPECT_EQ(draw(one, {-3.0f}, 0), 0);  // n_vocab 1: whatever the penalties say
+    Sampler sampler = make_sampler(p, 5);
+    sampler.accept(std::vector<int32_t>{4, 4, 0, 4, 4});
+    EXPECT_EQ(draw(sampler, {-kInf, -kInf, -4.0f, -kInf, -kInf}, 0), 2);
+    const int32_t of_two = draw(sampler, {1.0f, -kInf, -4.0f, -kInf, 3.0f}, 0);
+    const int32_t of_equal = draw(sampler, std::vector<float>(5, 7.0f), 0);
+    if (round > 100) continue;  // other orders may cut off what the penalties leave
+    EXPECT_EQ(of_two, 2);
+    EXPECT_TRUE(of_equal == 1 || of_equal == 2 || of_equal == 3) << of_equal;
+  }
+}
+
+TEST(Sampler, DependsOnSeedPositionAndHistoryOnly) {
+  SamplingParams p{.penalty_freq = 0.5f, .dry_multiplier = 0.5f, .xtc_probability = 0.4f};
+  p.seed = 1;
   const std::vector<float> logits = random_logits(100, 5);
-  Sampler a({.seed = 1}, 100), b({.seed = 1}, 100), other({.seed = 2}, 100);
+  Sampler a = make_sampler(p, 100), b = make_sampler(p, 100);
+  p.seed = 2;
+  Sampler other = make_sampler(p, 100);
   int n_differ = 0;
   for (uint64_t at = 0; at < 200; ++at) {
     const int32_t drawn = draw(a, logits, at);
-    draw(b, random_logits(100, static_cast<uint32_t>(at)), at + 1000);
+    draw(b, random_logits(100, static_cast<uint32_t>(at)), at + 1000);  // thrown away
+    EXPECT_EQ(draw(b, logits, at), drawn);
     EXPECT_EQ(draw(b, logits, at), drawn);
     n_differ += draw(other, logits, at) != drawn;
+    for (Sampler* s : {&a, &b, &other}) s->accept(drawn);
   }
   EXPECT_GT(n_differ, 20);
-}
-
-TEST(Sampler, TopSelectionEqualsSorting) {
-  std::mt19937 rng(9);
-  for (int round = 0; round < 300; ++round) {
-    std::vector<float> logits(1 + rng() % 200);
-    for (float& x : logits) x = rng() % 10 == 0 ? -kInf : static_cast<float>(rng() % 20);
-    const size_t k = rng() % 220;
-    std::vector<Candidate> got, want;
-    select_top(logits, k, got);
-    for (size_t i = 0; i < logits.size(); ++i) {
-      if (logits[i] > -kInf) want.push_back({logits[i], static_cast<int32_t>(i)});
-    }
-    std::sort(want.begin(), want.end(), better);
-    want.resize(std::min(want.size(), k));
-    ASSERT_EQ(got.size(), want.size());
-    for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i].id, want[i].id) << "round " << round;
-  }
-}
-
-TEST(Sampler, ParametersOutOfRangeAreNamed) {
-  const auto message = [](const SamplingParams& p) {
-    const Result<void> r = validate(p);
-    return r.ok() ? std::string() : r.error().message;
-  };
-  EXPECT_EQ(message({}), "");
-  EXPECT_EQ(message({.temp = -1.0f, .top_k = -1, .top_p = 2.0f, .min_p = -1.0f}), "");
-  EXPECT_THAT(message({.temp = std::nanf("")}), testing::HasSubstr("temp"));
-  EXPECT_THAT(message({.temp = kInf}), testing::HasSubstr("temp"));
-  EXPECT_THAT(message({.top_p = std::nanf("")}), testing::HasSubstr("top_p"));
-  EXPECT_THAT(message({.top_p = -0.1f}), testing::HasSubstr("top_p = -0.1"));
-  EXPECT_THAT(message({.min_p = std::nanf("")}), testing::HasSubstr("min_p"));
-  EXPECT_THAT(message({.min_p = 1.5f}), testing::HasSubstr("min_p = 1.5"));
-  EXPECT_THAT(message({.min_keep = -1}), testing::HasSubstr("min_keep"));
 }
 
 }  // namespace

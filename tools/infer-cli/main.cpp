@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <random>
 #include <string_view>
 
 #include <nlohmann/json.hpp>
@@ -82,8 +81,7 @@ Request make_request(const CliOptions& o, std::vector<TokenId> prompt, Output* o
   Request request;
   request.prompt = std::move(prompt);
   request.max_tokens = o.n_predict;
-  request.sampling = o.sampling;
-  request.sampling.seed = o.seed >= 0 ? static_cast<uint64_t>(o.seed) : std::random_device{}();
+  request.sampling = o.sampling.with_seed();
   request.stop = o.stop;
   request.ignore_eos = o.ignore_eos;
   request.n_logprobs = o.n_logprobs;

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "core/base/error.h"
+#include "tools/common/escapes.h"
 
 namespace infer::tools {
 namespace {
@@ -30,37 +31,6 @@ Result<std::string> read_file(const std::string& path) {
                                                              std::fclose);
   if (file == nullptr) return make_error(ErrorCode::kIo, "{}: {}", path, std::strerror(errno));
   return read_stream(file.get(), path);
-}
-
-/// \n \r \t \\ \" \' and \xHH, as llama.cpp's -p reads them; anything else stays as it is.
-std::string unescape(const std::string& in) {
-  std::string out;
-  for (size_t i = 0; i < in.size(); ++i) {
-    if (in[i] != '\\' || i + 1 == in.size()) {
-      out += in[i];
-      continue;
-    }
-    const char c = in[++i];
-    unsigned byte = 0;
-    if (c == 'n')
-      out += '\n';
-    else if (c == 'r')
-      out += '\r';
-    else if (c == 't')
-      out += '\t';
-    else if (c == '\\' || c == '"' || c == '\'')
-      out += c;
-    else if (c == 'x' && i + 2 < in.size() &&
-             std::from_chars(in.data() + i + 1, in.data() + i + 3, byte, 16).ptr ==
-                 in.data() + i + 3) {
-      out += static_cast<char>(byte);
-      i += 2;
-    } else {
-      out += '\\';
-      out += c;
-    }
-  }
-  return out;
 }
 
 Result<std::vector<TokenId>> parse_ids(const std::string& list, int32_t n_vocab) {
@@ -100,20 +70,7 @@ int parse_cli(int argc, char** argv, CliOptions* o) {
                  "tokens to generate; -1: until the end or a full context")
       ->check(CLI::Range(int64_t{-1}, int64_t{1} << 30))
       ->capture_default_str();
-  app.add_option("-s,--seed", o->seed, "seed of the sampler; -1: a new one each run")
-      ->check(CLI::Range(int64_t{-1}, INT64_MAX))
-      ->capture_default_str();
-  app.add_option("--temp,--temperature", o->sampling.temp,
-                 "temperature; 0: always the likeliest token")
-      ->capture_default_str();
-  app.add_option("--top-k", o->sampling.top_k, "only the k likeliest tokens; 0: all")
-      ->capture_default_str();
-  app.add_option("--top-p", o->sampling.top_p,
-                 "only the likeliest tokens that make up this probability; 1: all")
-      ->capture_default_str();
-  app.add_option("--min-p", o->sampling.min_p,
-                 "only tokens at least this likely, relative to the likeliest; 0: all")
-      ->capture_default_str();
+  add_sampling_options(app, &o->sampling);
   app.add_option("--stop,-r,--reverse-prompt", o->stop,
                  "end before this text (may be given several times)")
       ->expected(1)
@@ -140,7 +97,7 @@ int parse_cli(int argc, char** argv, CliOptions* o) {
     return report_error(
         kProgram, {ErrorCode::kInvalidArgument, "--logprobs and --prompt-logprobs need --json"});
   }
-  if (const Result<void> valid = text::validate(o->sampling); !valid.ok())
+  if (const Result<void> valid = text::validate(o->sampling.params); !valid.ok())
     return report_error(kProgram, valid.error());
   return -1;
 }

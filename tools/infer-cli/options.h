@@ -6,6 +6,7 @@
 
 #include "core/engine.h"
 #include "tools/common/model_options.h"
+#include "tools/common/sampling_options.h"
 
 namespace infer::tools {
 
@@ -13,8 +14,7 @@ struct CliOptions {
   ModelOptions model;
   std::optional<std::string> prompt, prompt_file, prompt_ids;
   int64_t n_predict = -1;
-  text::SamplingParams sampling;
-  int64_t seed = -1;  ///< -1: a new one each run
+  SamplingOptions sampling;
   std::vector<std::string> stop;
   bool ignore_eos = false;
   bool no_special = false;  ///< special tokens in the prompt are plain text
