@@ -31,6 +31,8 @@ constexpr Variant kVariants[] = {
     {"llama-kquant", DType::kQ5_0},   {"llama-kquant", DType::kQ5_1},
     {"llama-kquant", DType::kQ4_K},   {"llama-kquant", DType::kQ5_K},
     {"llama-kquant", DType::kQ6_K},   {"llama-kquant", DType::kQ4_K, true},
+    {"llama-kquant", DType::kQ2_K},   {"llama-kquant", DType::kQ3_K},
+    {"llama-kquant", DType::kIQ4_NL}, {"llama-kquant", DType::kIQ4_XS},
     {"stories260K", DType::kF32},
 };
 
