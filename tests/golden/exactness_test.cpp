@@ -38,6 +38,10 @@ constexpr Variant kVariants[] = {
     {"llama-kquant", DType::kQ5_K},
     {"llama-kquant", DType::kQ6_K},
     {"llama-kquant", DType::kQ4_K, true},
+    {"llama-kquant", DType::kQ2_K},
+    {"llama-kquant", DType::kQ3_K},
+    {"llama-kquant", DType::kIQ4_NL},
+    {"llama-kquant", DType::kIQ4_XS},
     {"stories260K", DType::kF32},
     {"gemma2", DType::kF16},
     {"qwen2", DType::kQ8_0},
@@ -52,8 +56,8 @@ constexpr Variant kVariants[] = {
     {"qwen2-moe", DType::kQ8_0},
     {"qwen3-moe", DType::kBF16},
 };
-// 1,080 schedules at the best level, 162 at the generic one.
-constexpr int kSchedules = 40, kGenericSchedules = 6;
+// 1,054 schedules at the best level, 155 at the generic one.
+constexpr int kSchedules = 34, kGenericSchedules = 5;
 
 std::string label_of(const Variant& v) {
   return std::string(v.checkpoint) + "_" + std::string(name_of(v.type)) +

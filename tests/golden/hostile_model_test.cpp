@@ -279,12 +279,12 @@ TEST_P(HostileModel, TensorsMissingMisshapenOrOfAnotherType) {
     shape.insert(shape.begin(), 1);  // the same bytes, other rows
     check(image, name + " with another shape", Expect::kError, {name});
 
-    for (const DType type : {DType::kI32, DType::kIQ4_NL}) {
+    for (const DType type : {DType::kI32, DType::kMXFP4}) {
       image = good;
       GgufTensor& t = image.tensors[i];
       t.type = type;
-      // IQ4_NL has 18 bytes for 32 values; rows of 8 and 48 do not fit it, which the reader says.
-      if (type == DType::kIQ4_NL) t.bytes.resize(t.bytes.size() / 4 / 32 * 18);
+      // MXFP4 has 17 bytes for 32 values; rows of 8 and 48 do not fit it, which the reader says.
+      if (type == DType::kMXFP4) t.bytes.resize(t.bytes.size() / 4 / 32 * 17);
       const Result<void> result = try_to_run(image);
       ASSERT_FALSE(result.ok()) << name;
       // Where no backend computes with the type, the op that would is named; it says the type

@@ -87,6 +87,14 @@ DecodeRow decoder(DType type) {
       return decode_q5_k;
     case DType::kQ6_K:
       return decode_q6_k;
+    case DType::kQ2_K:
+      return decode_q2_k;
+    case DType::kQ3_K:
+      return decode_q3_k;
+    case DType::kIQ4_NL:
+      return decode_iq4_nl;
+    case DType::kIQ4_XS:
+      return decode_iq4_xs;
     default:
       return nullptr;
   }
@@ -119,6 +127,9 @@ std::vector<float> minima(DType type, std::span<const std::byte> file_row, int64
       break;
     case DType::kQ5_K:
       clear_levels<BlockQ5_K>(row);
+      break;
+    case DType::kQ2_K:
+      clear_levels<BlockQ2_K>(row);
       break;
     default:
       return values;
@@ -156,6 +167,18 @@ std::vector<std::byte> make_weights(std::mt19937_64& rng, DType type, int64_t n,
       break;
     case DType::kQ6_K:
       fill<BlockQ6_K>(file, rng, levels, scales);
+      break;
+    case DType::kQ2_K:
+      fill<BlockQ2_K>(file, rng, levels, scales);
+      break;
+    case DType::kQ3_K:
+      fill<BlockQ3_K>(file, rng, levels, scales);
+      break;
+    case DType::kIQ4_NL:
+      fill<BlockIQ4_NL>(file, rng, levels, scales);
+      break;
+    case DType::kIQ4_XS:
+      fill<BlockIQ4_XS>(file, rng, levels, scales);
       break;
     default:
       fill_float(file, type, rng, scales);

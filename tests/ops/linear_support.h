@@ -16,9 +16,10 @@
 /// Cases, runners and f64 references for the linear kernels' tests.
 namespace infer::test {
 
-inline constexpr DType kLinearTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0,
-                                         DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
-                                         DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+inline constexpr DType kLinearTypes[] = {DType::kF32,  DType::kF16,    DType::kBF16,  DType::kQ4_0,
+                                         DType::kQ4_1, DType::kQ5_0,   DType::kQ5_1,  DType::kQ8_0,
+                                         DType::kQ4_K, DType::kQ5_K,   DType::kQ6_K,  DType::kQ2_K,
+                                         DType::kQ3_K, DType::kIQ4_NL, DType::kIQ4_XS};
 
 /// Exactly `n` bytes aligned to 64, so that a sanitizer sees every byte read or written past the
 /// end. Filled with NaNs.

@@ -128,6 +128,92 @@ KLevels k_levels(In256 x, int top) {
   return out;
 }
 
+/// Two-bit fields of 256 levels: four elements 32 apart in a byte, a half of 128 after the other.
+void pack2(const std::array<uint8_t, kBlock256>& q, uint8_t* qs) {
+  for (size_t half = 0; half < 2; ++half) {
+    for (size_t l = 0; l < 32; ++l) {
+      const uint8_t* s = q.data() + half * 128 + l;
+      qs[half * 32 + l] =
+          static_cast<uint8_t>((s[0] & 3) | (s[32] & 3) << 2 | (s[64] & 3) << 4 | (s[96] & 3) << 6);
+    }
+  }
+}
+
+void encode_block(In256 x, BlockQ2_K& b) {
+  std::array<float, 16> scale{}, low{};
+  for (size_t g = 0; g < 16; ++g) {
+    const auto [lo, hi] = std::minmax_element(x.begin() + g * 16, x.begin() + (g + 1) * 16);
+    low[g] = std::max(0.0f, -*lo);
+    scale[g] = (std::max(*hi, 0.0f) + low[g]) / 3.0f;
+  }
+  b.d = f16_from_f32(*std::max_element(scale.begin(), scale.end()) / 15.0f);
+  b.dmin = f16_from_f32(*std::max_element(low.begin(), low.end()) / 15.0f);
+  const float d = f32_from_f16(b.d);
+  const float dmin = f32_from_f16(b.dmin);
+  std::array<uint8_t, kBlock256> q{};
+  for (size_t g = 0; g < 16; ++g) {
+    const uint8_t sc = level(scale[g] * inverse(d) + 0.5f, 15);
+    const uint8_t mn = level(low[g] * inverse(dmin) + 0.5f, 15);
+    b.scales[g] = static_cast<uint8_t>(sc | mn << 4);
+    const float step = inverse(d * static_cast<float>(sc));
+    const float base = dmin * static_cast<float>(mn);
+    for (size_t i = g * 16; i < (g + 1) * 16; ++i) q[i] = level((x[i] + base) * step + 0.5f, 3);
+  }
+  pack2(q, b.qs);
+}
+
+void encode_block(In256 x, BlockQ3_K& b) {
+  std::array<float, 16> scale{};
+  for (size_t g = 0; g < 16; ++g) scale[g] = extreme(x.subspan(g * 16, 16)) / -4.0f;
+  b.d = f16_from_f32(std::fabs(extreme(scale)) / 31.0f);
+  const float d = f32_from_f16(b.d);
+  std::array<uint8_t, kBlock256> q{};
+  for (size_t g = 0; g < 16; ++g) {
+    const int sc = std::clamp(static_cast<int>(std::round(scale[g] * inverse(d))), -32, 31) + 32;
+    b.scales[g & 7] = static_cast<uint8_t>(b.scales[g & 7] | (sc & 15) << (4 * (g / 8)));
+    b.scales[8 + (g & 3)] =
+        static_cast<uint8_t>(b.scales[8 + (g & 3)] | (sc >> 4) << (2 * (g / 4)));
+    const float step = inverse(d * static_cast<float>(sc - 32));
+    for (size_t i = g * 16; i < (g + 1) * 16; ++i) q[i] = level(x[i] * step + 4.5f, 7);
+  }
+  pack2(q, b.qs);
+  for (size_t i = 0; i < q.size(); ++i)
+    b.hmask[i % 32] = static_cast<uint8_t>(b.hmask[i % 32] | (q[i] >> 2) << (i / 32));
+}
+
+/// Index of the level next to v.
+uint8_t iq4_level(float v) {
+  size_t best = 0;
+  for (size_t i = 1; i < std::size(kIq4Levels); ++i) {
+    if (std::fabs(v - kIq4Levels[i]) < std::fabs(v - kIq4Levels[best])) best = i;
+  }
+  return static_cast<uint8_t>(best);
+}
+
+void pack_iq4(In32 x, float step, uint8_t* qs) {
+  for (size_t i = 0; i < 16; ++i)
+    qs[i] = static_cast<uint8_t>(iq4_level(x[i] * step) | iq4_level(x[i + 16] * step) << 4);
+}
+
+void encode_block(In32 x, BlockIQ4_NL& b) {
+  b.d = f16_from_f32(extreme(x) / -127.0f);
+  pack_iq4(x, inverse(f32_from_f16(b.d)), b.qs);
+}
+
+void encode_block(In256 x, BlockIQ4_XS& b) {
+  std::array<float, 8> scale{};
+  for (size_t g = 0; g < 8; ++g) scale[g] = extreme(x.subspan(g * 32, 32)) / -127.0f;
+  b.d = f16_from_f32(std::fabs(extreme(scale)) / 31.0f);
+  const float d = f32_from_f16(b.d);
+  for (size_t g = 0; g < 8; ++g) {
+    const int sc = std::clamp(static_cast<int>(std::round(scale[g] * inverse(d))), -32, 31) + 32;
+    b.scales_l[g / 2] = static_cast<uint8_t>(b.scales_l[g / 2] | (sc & 15) << (4 * (g % 2)));
+    b.scales_h = static_cast<uint16_t>(b.scales_h | (sc >> 4) << (2 * g));
+    const float step = inverse(d * static_cast<float>(sc - 32));
+    pack_iq4(In32(x.data() + g * 32, 32), step, b.qs + g * 16);
+  }
+}
+
 void encode_block(In256 x, BlockQ4_K& b) {
   const KLevels k = k_levels(x, 15);
   b.d = k.d;
@@ -202,9 +288,10 @@ std::vector<std::byte> encode_halves(std::span<const float> x, uint16_t (*conver
 }  // namespace
 
 bool can_encode(DType type) {
-  constexpr std::array kKnown{DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
-                              DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
-                              DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+  constexpr std::array kKnown{DType::kF32,  DType::kF16,    DType::kBF16,  DType::kQ8_0,
+                              DType::kQ4_0, DType::kQ4_1,   DType::kQ5_0,  DType::kQ5_1,
+                              DType::kQ4_K, DType::kQ5_K,   DType::kQ6_K,  DType::kQ2_K,
+                              DType::kQ3_K, DType::kIQ4_NL, DType::kIQ4_XS};
   return std::find(kKnown.begin(), kKnown.end(), type) != kKnown.end();
 }
 
@@ -234,6 +321,14 @@ std::vector<std::byte> encode(DType type, std::span<const float> x) {
       return encode_blocks<BlockQ5_K, kBlock256>(x);
     case DType::kQ6_K:
       return encode_blocks<BlockQ6_K, kBlock256>(x);
+    case DType::kQ2_K:
+      return encode_blocks<BlockQ2_K, kBlock256>(x);
+    case DType::kQ3_K:
+      return encode_blocks<BlockQ3_K, kBlock256>(x);
+    case DType::kIQ4_NL:
+      return encode_blocks<BlockIQ4_NL, kBlock32>(x);
+    case DType::kIQ4_XS:
+      return encode_blocks<BlockIQ4_XS, kBlock256>(x);
     default:
       INFER_CHECK(false, "no test encoder for type {}", static_cast<int>(type));
   }

@@ -6,18 +6,21 @@
 // block of each row). Within a unit the levels of 32 elements lie as eight "quads": quad i holds k
 // = 4i..4i+3 of all eight rows, 32 bytes with row l in 32-bit lane l. Formats of 4 to 6 bits keep
 // quad i (low nibble) and quad i + 4 (high nibble) in one vector. Rows past n are zero. The types'
-// traits (linear_legacy.cpp, linear_k.cpp) say where scales and upper bits are.
+// traits (linear_legacy.cpp, linear_k*.cpp, linear_iq4.cpp) say where scales and upper bits are.
 //
 // Reduction order, the same for every m, n range, panel position and thread: one chain per output
 // over the blocks of 32 in sequence. A block's integer sum  t = sum_i sc[i / 16] * q_w[i] * q_x[i]
 // is exact (|t| < 2^24, so in f32 too);
-//   acc = fma(f32(t), d_w * d_x, acc);  and for formats with a minimum  acc = fma(-m_w, s_x, acc).
+//   acc = fma(f32(t), d_w * d_x, acc);  and for formats with a minimum  acc = fma(-m_w, s_x, acc),
+// or with minima of 16 elements, whose integer sum  u = mn[0] * h_x[0] + mn[1] * h_x[1]  is exact,
+//   acc = fma(f32(u), -m_w * d_x, acc).
 //
 // Exactness of the 16-bit sums (u8 levels times i8 activations in -127..127, two products a lane
 // and step):
+//   2 bits: 4 steps of 2 * 3 * 127 = 3048;  3 bits: 4 steps of 2 * 7 * 127 = 7112;
 //   4 bits: 8 steps of 2 * 15 * 127 = 30480;  5 bits: 4 steps of 2 * 31 * 127 = 31496;
-//   6 bits: 2 steps of 2 * 63 * 127 = 32004;  8 bits: |w| up to 128, 1 step of 2 * 128 * 127 =
-//   32512; all < 32768.
+//   6 bits: 2 steps of 2 * 63 * 127 = 32004;  8 bits (signed): |w| up to 128, 1 step of
+//   2 * 128 * 127 = 32512; all < 32768.
 #include "kernels/cpu/avx2/linear_act.h"
 #include "kernels/cpu/avx2/linear_precise.h"
 #include "kernels/cpu/avx2/linear_vec.h"
@@ -34,6 +37,13 @@ struct FastScales {
   __m256i mul_hi;  ///< of quads 4..7
 };
 
+/// Types with a minimum for each half of 32 elements: mins() gives them as i16 pairs a lane, and
+/// scales().neg_min is their common factor, negated.
+template <class T>
+concept SplitMin = requires(const uint8_t* unit) {
+  T::mins(unit, 0);
+};
+
 [[gnu::always_inline]] inline const ActBlock* act_row(const ActBlock* x, int64_t stride_bytes,
                                                       int r) {
   return reinterpret_cast<const ActBlock*>(reinterpret_cast<const std::byte*>(x) +
@@ -45,7 +55,7 @@ struct FastScales {
 template <class T, int kRows>
 [[gnu::always_inline]] inline void sums_unsigned(const uint8_t* unit, int sub, const FastScales& s,
                                                  const ActBlock* x, int64_t x_stride, __m256i* t) {
-  constexpr int kStep = T::kBits == 4 ? 4 : 2;
+  constexpr int kStep = T::kBits <= 4 ? 4 : 2;
   unrolled<4 / kStep>([&](auto step) __attribute__((always_inline)) {
     __m256i lo16[kRows], hi16[kRows];
     unrolled<kStep>([&](auto vec) __attribute__((always_inline)) {
@@ -88,12 +98,12 @@ template <class T, int kRows>
 
 /// The same for signed 8-bit levels: |w| * (x with the sign of w).
 template <class T, int kRows>
-[[gnu::always_inline]] inline void sums_signed(const uint8_t* unit, const ActBlock* x,
+[[gnu::always_inline]] inline void sums_signed(const uint8_t* unit, int sub, const ActBlock* x,
                                                int64_t x_stride, __m256i* t) {
   const __m256i ones = _mm256_set1_epi16(1);
   unrolled<8>([&](auto quad) __attribute__((always_inline)) {
     constexpr int kQuad = decltype(quad)::value;
-    const __m256i w = T::quad(unit, kQuad);
+    const __m256i w = T::quad(unit, sub, kQuad);
     const __m256i w_abs = _mm256_abs_epi8(w);  // -128 becomes 128, as an unsigned byte
     unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
       constexpr int r = decltype(row)::value;
@@ -119,7 +129,7 @@ void fast_tile(const uint8_t* panel, int64_t n_unit, const ActBlock* x, int64_t 
       const FastScales s = T::scales(panel, sub);
       __m256i t[kRows];
       if constexpr (T::kBits == 8) {
-        sums_signed<T, kRows>(panel, x, x_stride, t);
+        sums_signed<T, kRows>(panel, sub, x, x_stride, t);
       } else {
         sums_unsigned<T, kRows>(panel, sub, s, x, x_stride, t);
       }
@@ -128,8 +138,13 @@ void fast_tile(const uint8_t* panel, int64_t n_unit, const ActBlock* x, int64_t 
         const ActBlock* xr = act_row(x, x_stride, r);
         const __m256 scale = _mm256_mul_ps(s.d, _mm256_broadcast_ss(&xr->d));
         acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(t[r]), scale, acc[r]);
-        if constexpr (T::kHasMin)
+        if constexpr (SplitMin<T>) {
+          const __m256i m = _mm256_madd_epi16(T::mins(panel, sub), broadcast_u32(xr->h));
+          const __m256 factor = _mm256_mul_ps(s.neg_min, _mm256_broadcast_ss(&xr->d));
+          acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(m), factor, acc[r]);
+        } else if constexpr (T::kHasMin) {
           acc[r] = _mm256_fmadd_ps(s.neg_min, _mm256_broadcast_ss(&xr->s), acc[r]);
+        }
       });
     }
   }

@@ -8,6 +8,8 @@ void install_linear(CpuKernels& table) {
   install_linear_float(table);
   install_linear_legacy(table);
   install_linear_k(table);
+  install_linear_k_low(table);
+  install_linear_iq4(table);
 }
 
 }  // namespace infer::kern::avx2

@@ -8,11 +8,10 @@
 #include "core/base/quant_blocks.h"
 #include "kernels/cpu/avx2/linear_fast.h"
 #include "kernels/cpu/avx2/linear_install.h"
+#include "kernels/cpu/avx2/linear_panel.h"
 
 namespace infer::kern::avx2 {
 namespace {
-
-void pack_f16(uint16_t bits, int lane, uint8_t* at) { __builtin_memcpy(at + 2 * lane, &bits, 2); }
 
 /// 32 levels' low nibbles, found at `shift` in qs[0..31], as quads: element e with e + 16 in a
 /// byte.
@@ -23,39 +22,6 @@ void pack_nibbles(const uint8_t* qs, int shift, int lane, uint8_t* at) {
     const uint32_t hi = (load_u32(qs + 16 + 4 * i) >> shift) & kLow;
     store_u32(at + 32 * i + 4 * lane, lo | (hi << 4));
   }
-}
-
-/// Eight bytes, each twice in the 16-bit halves of its 32-bit lane, zero-extended.
-[[gnu::always_inline]] inline __m256i twice_u8(const uint8_t* p) {
-  constexpr char kZ = -128;
-  const __m256i spread =
-      _mm256_setr_epi8(0, kZ, 0, kZ, 1, kZ, 1, kZ, 2, kZ, 2, kZ, 3, kZ, 3, kZ,  //
-                       4, kZ, 4, kZ, 5, kZ, 5, kZ, 6, kZ, 6, kZ, 7, kZ, 7, kZ);
-  return _mm256_shuffle_epi8(_mm256_broadcastq_epi64(load_u8x8(p)), spread);
-}
-
-/// The same with sign.
-[[gnu::always_inline]] inline __m256i twice_i8(const uint8_t* p) {
-  constexpr char kZ = -128;
-  const __m256i spread =
-      _mm256_setr_epi8(kZ, 0, kZ, 0, kZ, 1, kZ, 1, kZ, 2, kZ, 2, kZ, 3, kZ, 3,  //
-                       kZ, 4, kZ, 4, kZ, 5, kZ, 5, kZ, 6, kZ, 6, kZ, 7, kZ, 7);
-  return _mm256_srai_epi16(_mm256_shuffle_epi8(_mm256_broadcastq_epi64(load_u8x8(p)), spread), 8);
-}
-
-[[gnu::always_inline]] inline __m256 f32_from_u8x8(const uint8_t* p) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_u8x8(p)));
-}
-[[gnu::always_inline]] inline __m256 negated(__m256 v) {
-  return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f));
-}
-
-[[gnu::always_inline]] inline void nibble_levels(const uint8_t* at, int i, __m256i& lo,
-                                                 __m256i& hi) {
-  const __m256i nibble = _mm256_set1_epi8(15);
-  const __m256i v = load_u8x32(at + 32 * i);
-  lo = _mm256_and_si256(v, nibble);
-  hi = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
 }
 
 /// Q4_K and Q5_K.
@@ -87,19 +53,12 @@ struct WithMin {
       back[kSubMinAt] = static_cast<uint8_t>((s[j + 8] >> 4) | ((s[j + 4] >> 6) << 4));
     }
   }
-  /// Bit i of byte b of a lane is bit 4 of element 4i + b; in the file bit `sub` of qh[e] is that
-  /// of element e.
-  static void pack_fifth_bits(const uint8_t* qh, int sub, int lane, uint8_t* at) {
-    uint32_t all = 0;
-    for (int i = 0; i < 8; ++i) all |= ((load_u32(qh + 4 * i) >> sub) & 0x01010101u) << i;
-    store_u32(at + 4 * lane, all);
-  }
   static void pack(const Block& b, int lane, uint8_t* unit) {
     pack_f16(b.d, lane, unit);
     pack_f16(b.dmin, lane, unit + kMinAt);
     pack_scales(b.scales, lane, unit);
     for (int sub = 0; sub < kSubs; ++sub) {
-      if constexpr (kBits == 5) pack_fifth_bits(b.qh, sub, lane, sub_block(unit, sub) + kHighAt);
+      if constexpr (kBits == 5) pack_bit(b.qh, sub, lane, sub_block(unit, sub) + kHighAt);
       pack_nibbles(b.qs + sub / 2 * 32, (sub & 1) * 4, lane, sub_block(unit, sub) + kQsAt);
     }
   }
@@ -108,27 +67,24 @@ struct WithMin {
                                             __m256i& hi) {
     nibble_levels(sub_block(unit, sub) + kQsAt, kVec, lo, hi);
     if constexpr (kBits == 5) {
-      const __m256i fifth = _mm256_set1_epi8(16);
-      const __m256i bits = load_u8x32(sub_block(unit, sub) + kHighAt);
-      lo = _mm256_or_si256(lo, _mm256_and_si256(_mm256_slli_epi16(bits, 4 - kVec), fifth));
-      hi = _mm256_or_si256(hi, _mm256_and_si256(_mm256_srli_epi16(bits, kVec), fifth));
+      add_bit<kVec, 4>(load_u8x32(sub_block(unit, sub) + kHighAt), lo, hi);
     }
   }
   [[gnu::always_inline]] static __m256 neg_min(const uint8_t* unit, int sub) {
     return _mm256_mul_ps(negated(load_f16x8(unit + kMinAt)),
-                         f32_from_u8x8(sub_block(unit, sub) + kSubMinAt));  // exact
+                         f32_from_u8x8(load_u8x8(sub_block(unit, sub) + kSubMinAt)));  // exact
   }
   [[gnu::always_inline]] static FastScales scales(const uint8_t* unit, int sub) {
     FastScales s;
     s.d = load_f16x8(unit);
     s.neg_min = neg_min(unit, sub);
-    s.mul_lo = s.mul_hi = twice_u8(sub_block(unit, sub));
+    s.mul_lo = s.mul_hi = twice_u8(load_u8x8(sub_block(unit, sub)));
     return s;
   }
   static void decode(const uint8_t* unit, int sub, float* dst) {
     AffineScales s;
     s.scale_lo = s.scale_hi =
-        _mm256_mul_ps(load_f16x8(unit), f32_from_u8x8(sub_block(unit, sub)));  // exact
+        _mm256_mul_ps(load_f16x8(unit), f32_from_u8x8(load_u8x8(sub_block(unit, sub))));  // exact
     s.offset_lo = s.offset_hi = neg_min(unit, sub);
     decode_unsigned<WithMin>(unit, sub, s, dst);
   }
@@ -163,39 +119,23 @@ struct Q6_K {
       const uint8_t* ql = b.ql + sub / 4 * 64 + (part & 1) * 32;
       const uint8_t* qh = b.qh + sub / 4 * 32;
       pack_nibbles(ql, part / 2 * 4, lane, at + kQsAt);
-      for (int half = 0; half < 2; ++half) {
-        uint32_t all = 0;
-        for (int i = 0; i < 4; ++i) {
-          all |= ((load_u32(qh + 16 * half + 4 * i) >> (2 * part)) & 0x03030303u) << (2 * i);
-        }
-        store_u32(at + kHighAt + 32 * half + 4 * lane, all);
-      }
+      pack_bit_pairs(qh, 2 * part, lane, at + kHighAt);
     }
-  }
-  template <int kVec>
-  [[gnu::always_inline]] static __m256i upper_bits(__m256i bits) {
-    __m256i moved;
-    if constexpr (kVec < 2) {
-      moved = _mm256_slli_epi16(bits, 4 - 2 * kVec);
-    } else {
-      moved = _mm256_srli_epi16(bits, 2 * kVec - 4);
-    }
-    return _mm256_and_si256(moved, _mm256_set1_epi8(0x30));
   }
   template <int kVec>
   [[gnu::always_inline]] static void levels(const uint8_t* unit, int sub, __m256i& lo,
                                             __m256i& hi) {
     const uint8_t* at = sub_block(unit, sub);
     nibble_levels(at + kQsAt, kVec, lo, hi);
-    lo = _mm256_or_si256(lo, upper_bits<kVec>(load_u8x32(at + kHighAt)));
-    hi = _mm256_or_si256(hi, upper_bits<kVec>(load_u8x32(at + kHighAt + 32)));
+    lo = _mm256_or_si256(lo, bit_pair<kVec, 4>(load_u8x32(at + kHighAt)));
+    hi = _mm256_or_si256(hi, bit_pair<kVec, 4>(load_u8x32(at + kHighAt + 32)));
   }
   [[gnu::always_inline]] static FastScales scales(const uint8_t* unit, int sub) {
     FastScales s;
     s.d = load_f16x8(unit);
     s.neg_min = _mm256_setzero_ps();
-    s.mul_lo = twice_i8(sub_block(unit, sub));
-    s.mul_hi = twice_i8(sub_block(unit, sub) + 8);
+    s.mul_lo = twice_i8(load_u8x8(sub_block(unit, sub)));
+    s.mul_hi = twice_i8(load_u8x8(sub_block(unit, sub) + 8));
     return s;
   }
   /// 32 * (sc_lo * sum of the first 16 + sc_hi * sum of the last 16).
@@ -208,8 +148,8 @@ struct Q6_K {
     const __m256 centre = _mm256_set1_ps(-32.0f);
     const uint8_t* sc = sub_block(unit, sub);
     AffineScales s;  // all products exact
-    s.scale_lo = _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_u8x8(sc))));
-    s.scale_hi = _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_u8x8(sc + 8))));
+    s.scale_lo = _mm256_mul_ps(d, f32_from_i8x8(load_u8x8(sc)));
+    s.scale_hi = _mm256_mul_ps(d, f32_from_i8x8(load_u8x8(sc + 8)));
     s.offset_lo = _mm256_mul_ps(s.scale_lo, centre);
     s.offset_hi = _mm256_mul_ps(s.scale_hi, centre);
     decode_unsigned<Q6_K>(unit, sub, s, dst);

@@ -4,17 +4,10 @@
 #include "core/base/quant_blocks.h"
 #include "kernels/cpu/avx2/linear_fast.h"
 #include "kernels/cpu/avx2/linear_install.h"
+#include "kernels/cpu/avx2/linear_panel.h"
 
 namespace infer::kern::avx2 {
 namespace {
-
-void pack_f16(uint16_t bits, int lane, uint8_t* at) { __builtin_memcpy(at + 2 * lane, &bits, 2); }
-
-/// The file pairs element e with e + 16 in a byte, which is quad i with quad i + 4: bytes move,
-/// nibbles stay.
-void pack_nibbles(const uint8_t* qs, int lane, uint8_t* at) {
-  for (int i = 0; i < 4; ++i) __builtin_memcpy(at + 32 * i + 4 * lane, qs + 4 * i, 4);
-}
 
 /// Byte j of a lane collects bit 4 of elements j, 4 + j, ..., 28 + j: bit i belongs to quad i.
 void pack_fifth_bits(const uint8_t* qh, int lane, uint8_t* at) {
@@ -25,22 +18,6 @@ void pack_fifth_bits(const uint8_t* qh, int lane, uint8_t* at) {
     t = (t | (t >> 6)) & 0x000f000fu;
     at[4 * lane + j] = static_cast<uint8_t>(t | (t >> 12));
   }
-}
-
-[[gnu::always_inline]] inline void nibble_levels(const uint8_t* at, int i, __m256i& lo,
-                                                 __m256i& hi) {
-  const __m256i nibble = _mm256_set1_epi8(15);
-  const __m256i v = load_u8x32(at + 32 * i);
-  lo = _mm256_and_si256(v, nibble);
-  hi = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
-}
-
-/// Bit kVec (0..3) of a byte belongs to the low nibble, bit kVec + 4 to the high one.
-template <int kVec>
-[[gnu::always_inline]] inline void add_fifth_bits(__m256i bits, __m256i& lo, __m256i& hi) {
-  const __m256i fifth = _mm256_set1_epi8(16);
-  lo = _mm256_or_si256(lo, _mm256_and_si256(_mm256_slli_epi16(bits, 4 - kVec), fifth));
-  hi = _mm256_or_si256(hi, _mm256_and_si256(_mm256_srli_epi16(bits, kVec), fifth));
 }
 
 /// kBitsPerLevel 4 or 5; kMin: a minimum per block, else levels are centred on kCentre.
@@ -58,13 +35,13 @@ struct LowBits {
     pack_f16(b.d, lane, unit);
     if constexpr (kMin) pack_f16(b.m, lane, unit + kMinAt);
     if constexpr (kBits == 5) pack_fifth_bits(b.qh, lane, unit + kHighAt);
-    pack_nibbles(b.qs, lane, unit + kQsAt);
+    pack_paired_nibbles(b.qs, lane, unit + kQsAt);
   }
   template <int kVec>
   [[gnu::always_inline]] static void levels(const uint8_t* unit, int /*sub*/, __m256i& lo,
                                             __m256i& hi) {
     nibble_levels(unit + kQsAt, kVec, lo, hi);
-    if constexpr (kBits == 5) add_fifth_bits<kVec>(load_u8x32(unit + kHighAt), lo, hi);
+    if constexpr (kBits == 5) add_bit<kVec, 4>(load_u8x32(unit + kHighAt), lo, hi);
   }
   [[gnu::always_inline]] static FastScales scales(const uint8_t* unit, int /*sub*/) {
     FastScales s;
@@ -100,7 +77,7 @@ struct Q8_0 {
     pack_f16(b.d, lane, unit);
     for (int i = 0; i < 8; ++i) __builtin_memcpy(unit + kQsAt + 32 * i + 4 * lane, b.qs + 4 * i, 4);
   }
-  [[gnu::always_inline]] static __m256i quad(const uint8_t* unit, int i) {
+  [[gnu::always_inline]] static __m256i quad(const uint8_t* unit, int /*sub*/, int i) {
     return load_u8x32(unit + kQsAt + 32 * i);
   }
   [[gnu::always_inline]] static FastScales scales(const uint8_t* unit, int /*sub*/) {
@@ -112,13 +89,7 @@ struct Q8_0 {
   }
   static void decode(const uint8_t* unit, int /*sub*/, float* dst) {
     const __m256 d = load_f16x8(unit);
-    for (int i = 0; i < 8; ++i) {
-      const __m256i v = quad(unit, i);
-      for (int j = 0; j < 4; ++j) {
-        const __m256i q = _mm256_srai_epi32(_mm256_slli_epi32(v, 24 - 8 * j), 24);
-        _mm256_storeu_ps(dst + (4 * i + j) * kPanelRows, _mm256_mul_ps(d, _mm256_cvtepi32_ps(q)));
-      }
-    }
+    for (int i = 0; i < 8; ++i) decode_signed_quad(quad(unit, 0, i), d, dst + 4 * i * kPanelRows);
   }
 };
 static_assert(Q8_0::kUnitBytes == 8 * sizeof(BlockQ8_0));

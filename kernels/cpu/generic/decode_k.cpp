@@ -6,7 +6,8 @@
 namespace infer::kern::generic {
 namespace {
 
-/// w = (d * sc) * q - m; kHasMin false leaves the subtraction out, which keeps the sign of a zero.
+/// w = (d * sc) * q - m * mn; kHasMin false leaves the subtraction out, which keeps the sign of a
+/// zero.
 template <class Block, bool kHasMin>
 void decode_super(const std::byte* src, int64_t n_elem, float* dst) {
   for (int64_t ib = 0; ib < n_elem / kBlock256; ++ib) {
@@ -18,7 +19,7 @@ void decode_super(const std::byte* src, int64_t n_elem, float* dst) {
       for (int i = 0; i < kBlock32; ++i) {
         const int half = i / 16;  // a scale a half of the sub-block
         const float scaled = (u.d * static_cast<float>(u.sc[half])) * static_cast<float>(u.q[i]);
-        *dst++ = kHasMin ? scaled - u.m : scaled;
+        *dst++ = kHasMin ? scaled - u.m * static_cast<float>(u.mn[half]) : scaled;
       }
     }
   }
@@ -26,6 +27,12 @@ void decode_super(const std::byte* src, int64_t n_elem, float* dst) {
 
 }  // namespace
 
+void decode_q2_k(const std::byte* src, int64_t n_elem, float* dst) {
+  decode_super<BlockQ2_K, true>(src, n_elem, dst);
+}
+void decode_q3_k(const std::byte* src, int64_t n_elem, float* dst) {
+  decode_super<BlockQ3_K, false>(src, n_elem, dst);
+}
 void decode_q4_k(const std::byte* src, int64_t n_elem, float* dst) {
   decode_super<BlockQ4_K, true>(src, n_elem, dst);
 }
@@ -34,6 +41,9 @@ void decode_q5_k(const std::byte* src, int64_t n_elem, float* dst) {
 }
 void decode_q6_k(const std::byte* src, int64_t n_elem, float* dst) {
   decode_super<BlockQ6_K, false>(src, n_elem, dst);
+}
+void decode_iq4_xs(const std::byte* src, int64_t n_elem, float* dst) {
+  decode_super<BlockIQ4_XS, false>(src, n_elem, dst);
 }
 
 }  // namespace infer::kern::generic

@@ -74,5 +74,8 @@ void decode_q5_1(const std::byte* src, int64_t n_elem, float* dst) {
 void decode_q8_0(const std::byte* src, int64_t n_elem, float* dst) {
   decode_scaled<BlockQ8_0>(src, n_elem, dst);
 }
+void decode_iq4_nl(const std::byte* src, int64_t n_elem, float* dst) {
+  decode_scaled<BlockIQ4_NL>(src, n_elem, dst);
+}
 
 }  // namespace infer::kern::generic

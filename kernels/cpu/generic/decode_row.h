@@ -17,8 +17,12 @@ void decode_q4_1(const std::byte* src, int64_t n_elem, float* dst);
 void decode_q5_0(const std::byte* src, int64_t n_elem, float* dst);
 void decode_q5_1(const std::byte* src, int64_t n_elem, float* dst);
 void decode_q8_0(const std::byte* src, int64_t n_elem, float* dst);
+void decode_q2_k(const std::byte* src, int64_t n_elem, float* dst);
+void decode_q3_k(const std::byte* src, int64_t n_elem, float* dst);
 void decode_q4_k(const std::byte* src, int64_t n_elem, float* dst);
 void decode_q5_k(const std::byte* src, int64_t n_elem, float* dst);
 void decode_q6_k(const std::byte* src, int64_t n_elem, float* dst);
+void decode_iq4_nl(const std::byte* src, int64_t n_elem, float* dst);
+void decode_iq4_xs(const std::byte* src, int64_t n_elem, float* dst);
 
 }  // namespace infer::kern::generic

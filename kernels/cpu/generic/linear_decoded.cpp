@@ -72,9 +72,13 @@ void install_linear_decoded(CpuKernels& t) {
   install<decode_q5_0, kBlock32, sizeof(BlockQ5_0)>(t, DType::kQ5_0, false);
   install<decode_q5_1, kBlock32, sizeof(BlockQ5_1)>(t, DType::kQ5_1, false);
   install<decode_q8_0, kBlock32, sizeof(BlockQ8_0)>(t, DType::kQ8_0, false);
+  install<decode_q2_k, kBlock256, sizeof(BlockQ2_K)>(t, DType::kQ2_K, false);
+  install<decode_q3_k, kBlock256, sizeof(BlockQ3_K)>(t, DType::kQ3_K, false);
   install<decode_q4_k, kBlock256, sizeof(BlockQ4_K)>(t, DType::kQ4_K, false);
   install<decode_q5_k, kBlock256, sizeof(BlockQ5_K)>(t, DType::kQ5_K, false);
   install<decode_q6_k, kBlock256, sizeof(BlockQ6_K)>(t, DType::kQ6_K, false);
+  install<decode_iq4_nl, kBlock32, sizeof(BlockIQ4_NL)>(t, DType::kIQ4_NL, false);
+  install<decode_iq4_xs, kBlock256, sizeof(BlockIQ4_XS)>(t, DType::kIQ4_XS, false);
 }
 
 }  // namespace infer::kern::generic

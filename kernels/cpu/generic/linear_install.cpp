@@ -17,9 +17,13 @@ void install_linear(CpuKernels& table) {
   set(DType::kQ5_0, decode_q5_0);
   set(DType::kQ5_1, decode_q5_1);
   set(DType::kQ8_0, decode_q8_0);
+  set(DType::kQ2_K, decode_q2_k);
+  set(DType::kQ3_K, decode_q3_k);
   set(DType::kQ4_K, decode_q4_k);
   set(DType::kQ5_K, decode_q5_k);
   set(DType::kQ6_K, decode_q6_k);
+  set(DType::kIQ4_NL, decode_iq4_nl);
+  set(DType::kIQ4_XS, decode_iq4_xs);
   install_linear_decoded(table);
   install_linear_quant(table);
 }

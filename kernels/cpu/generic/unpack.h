@@ -10,11 +10,12 @@
 /// and float scales. Decoders and generic kernels read blocks through these functions only.
 namespace infer::kern::generic {
 
-/// w[i] = (d * sc[i / 16]) * q[i] - m. For formats without integer sub-scales sc = 1; without a
-/// minimum m = 0. All of d * sc, (d * sc) * q and m are exact in f32; only the subtraction rounds.
+/// w[i] = (d * sc[i / 16]) * q[i] - m * mn[i / 16]. For formats without integer sub-scales sc = 1;
+/// without a minimum m = 0; mn = 1 unless the halves have minima of their own. All of d * sc,
+/// (d * sc) * q and m * mn are exact in f32; only the subtraction rounds.
 struct Unpacked32 {
   int8_t q[32];
-  int32_t sc[2];
+  int32_t sc[2], mn[2];
   float d;
   float m;
 };
@@ -39,6 +40,7 @@ struct Unpacked32 {
 [[gnu::always_inline]] inline void set_scales(Unpacked32& o, int sc0, int sc1, float d, float m) {
   o.sc[0] = sc0;
   o.sc[1] = sc1;
+  o.mn[0] = o.mn[1] = 1;
   o.d = d;
   o.m = m;
 }
@@ -81,6 +83,59 @@ struct Unpacked32 {
   set_scales(o, 1, 1, f32_from_f16(b.d), 0.0f);
 }
 
+/// Elements 128 * h + 32 * p + l have bits 2p, 2p + 1 of qs[32 * h + l].
+[[gnu::always_inline]] inline void unpack(const BlockQ2_K& b, int sub, Unpacked32& o) {
+  const uint8_t* qs = b.qs + (sub / 4) * 32;
+  const int shift = 2 * (sub & 3);
+  for (int i = 0; i < 32; ++i) o.q[i] = static_cast<int8_t>((qs[i] >> shift) & 3);
+  const uint8_t* s = b.scales + 2 * sub;
+  set_scales(o, s[0] & 15, s[1] & 15, f32_from_f16(b.d), f32_from_f16(b.dmin));
+  o.mn[0] = s[0] >> 4;
+  o.mn[1] = s[1] >> 4;
+}
+
+/// 6-bit scale of half sub-block j (0..15) of Q3_K: a nibble of bytes 0..7 (high from j = 8 on),
+/// two upper bits in bytes 8..11, four of them a byte with j % 4 in common.
+[[gnu::always_inline]] inline int scale_q3_k(const uint8_t* s, int j) {
+  const int low = j < 8 ? s[j] & 15 : s[j - 8] >> 4;
+  return (low | (((s[8 + (j & 3)] >> (2 * (j / 4))) & 3) << 4)) - 32;
+}
+
+[[gnu::always_inline]] inline void unpack(const BlockQ3_K& b, int sub, Unpacked32& o) {
+  const uint8_t* qs = b.qs + (sub / 4) * 32;
+  const int shift = 2 * (sub & 3);
+  for (int i = 0; i < 32; ++i) {
+    const int high = (b.hmask[i] >> sub) & 1;
+    o.q[i] = static_cast<int8_t>((((qs[i] >> shift) & 3) | (high << 2)) - 4);
+  }
+  set_scales(o, scale_q3_k(b.scales, 2 * sub), scale_q3_k(b.scales, 2 * sub + 1), f32_from_f16(b.d),
+             0.0f);
+}
+
+[[gnu::always_inline]] inline void unpack_iq4(const uint8_t* qs, Unpacked32& o) {
+  for (int i = 0; i < 16; ++i) {
+    o.q[i] = kIq4Levels[qs[i] & 15];
+    o.q[i + 16] = kIq4Levels[qs[i] >> 4];
+  }
+}
+
+[[gnu::always_inline]] inline void unpack(const BlockIQ4_NL& b, int /*sub*/, Unpacked32& o) {
+  unpack_iq4(b.qs, o);
+  set_scales(o, 1, 1, f32_from_f16(b.d), 0.0f);
+}
+
+/// -32..31, of sub-block `sub`.
+[[gnu::always_inline]] inline int scale_iq4_xs(const BlockIQ4_XS& b, int sub) {
+  const int low = (b.scales_l[sub / 2] >> (4 * (sub & 1))) & 15;
+  return (low | (((b.scales_h >> (2 * sub)) & 3) << 4)) - 32;
+}
+
+[[gnu::always_inline]] inline void unpack(const BlockIQ4_XS& b, int sub, Unpacked32& o) {
+  unpack_iq4(b.qs + 16 * sub, o);
+  const int sc = scale_iq4_xs(b, sub);
+  set_scales(o, sc, sc, f32_from_f16(b.d), 0.0f);
+}
+
 [[gnu::always_inline]] inline void unpack(const BlockQ4_K& b, int sub, Unpacked32& o) {
   const uint8_t* qs = b.qs + (sub / 2) * 32;  // low nibbles: even sub-block, high: odd
   const int shift = (sub & 1) * 4;
@@ -116,10 +171,16 @@ struct Unpacked32 {
 template <class Block>
 inline constexpr int kSubBlocks = 1;
 template <>
+inline constexpr int kSubBlocks<BlockQ2_K> = 8;
+template <>
+inline constexpr int kSubBlocks<BlockQ3_K> = 8;
+template <>
 inline constexpr int kSubBlocks<BlockQ4_K> = 8;
 template <>
 inline constexpr int kSubBlocks<BlockQ5_K> = 8;
 template <>
 inline constexpr int kSubBlocks<BlockQ6_K> = 8;
+template <>
+inline constexpr int kSubBlocks<BlockIQ4_XS> = 8;
 
 }  // namespace infer::kern::generic

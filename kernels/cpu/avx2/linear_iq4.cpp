@@ -1,0 +1,96 @@
+// IQ4_NL and IQ4_XS: 4-bit indices into a table of 16 signed levels, looked up with a byte shuffle
+// and then treated as signed 8-bit levels. Orders and bounds: linear_fast.h; the levels are in
+// -127..113. A unit has d f16 [8], then its sub-blocks: IQ4_NL one of indices [128], the file's
+// size; IQ4_XS eight of scales i8 [8] and indices [128], 1.015 times the file's size. The integer
+// scale of IQ4_XS is multiplied into d, which is exact.
+#include "core/base/quant_blocks.h"
+#include "kernels/cpu/avx2/linear_fast.h"
+#include "kernels/cpu/avx2/linear_install.h"
+#include "kernels/cpu/avx2/linear_panel.h"
+
+namespace infer::kern::avx2 {
+namespace {
+
+/// Signed levels of quad i (0..7); quads i and i + 4 share a vector at `at`.
+[[gnu::always_inline]] inline __m256i looked_up(const uint8_t* at, int i) {
+  constexpr const int8_t(&l)[16] = kIq4Levels;
+  const __m256i table = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(l[0], l[1], l[2], l[3], l[4], l[5], l[6], l[7], l[8], l[9], l[10], l[11], l[12],
+                    l[13], l[14], l[15]));
+  __m256i v = load_u8x32(at + 32 * (i & 3));
+  if (i >= 4) v = _mm256_srli_epi16(v, 4);
+  return _mm256_shuffle_epi8(table, _mm256_and_si256(v, _mm256_set1_epi8(15)));
+}
+
+struct IQ4_NL {
+  using Block = BlockIQ4_NL;
+  static constexpr int kSubs = 1, kBits = 8;  // as looked up
+  static constexpr bool kHasMin = false;
+  static constexpr int64_t kQsAt = 16, kUnitBytes = kQsAt + 128;
+
+  static void pack(const Block& b, int lane, uint8_t* unit) {
+    pack_f16(b.d, lane, unit);
+    pack_paired_nibbles(b.qs, lane, unit + kQsAt);
+  }
+  [[gnu::always_inline]] static __m256i quad(const uint8_t* unit, int /*sub*/, int i) {
+    return looked_up(unit + kQsAt, i);
+  }
+  [[gnu::always_inline]] static FastScales scales(const uint8_t* unit, int /*sub*/) {
+    FastScales s;
+    s.d = load_f16x8(unit);
+    s.neg_min = _mm256_setzero_ps();
+    s.mul_lo = s.mul_hi = _mm256_setzero_si256();
+    return s;
+  }
+  static void decode(const uint8_t* unit, int sub, float* dst) {
+    const __m256 d = load_f16x8(unit);
+    for (int i = 0; i < 8; ++i) decode_signed_quad(quad(unit, sub, i), d, dst + 4 * i * kPanelRows);
+  }
+};
+static_assert(IQ4_NL::kUnitBytes == 8 * sizeof(BlockIQ4_NL));
+
+struct IQ4_XS {
+  using Block = BlockIQ4_XS;
+  static constexpr int kSubs = 8, kBits = 8;  // as looked up
+  static constexpr bool kHasMin = false;
+  static constexpr int64_t kHeadBytes = 16, kQsAt = 8, kSubBytes = kQsAt + 128,
+                           kUnitBytes = kHeadBytes + 8 * kSubBytes;
+
+  template <class Byte>
+  [[gnu::always_inline]] static Byte* sub_block(Byte* unit, int sub) {
+    return unit + kHeadBytes + sub * kSubBytes;
+  }
+  static void pack(const Block& b, int lane, uint8_t* unit) {
+    pack_f16(b.d, lane, unit);
+    for (int sub = 0; sub < kSubs; ++sub) {
+      const int low = (b.scales_l[sub / 2] >> (4 * (sub & 1))) & 15;
+      const int high = (b.scales_h >> (2 * sub)) & 3;
+      sub_block(unit, sub)[lane] = static_cast<uint8_t>((low | (high << 4)) - 32);
+      pack_paired_nibbles(b.qs + 16 * sub, lane, sub_block(unit, sub) + kQsAt);
+    }
+  }
+  [[gnu::always_inline]] static __m256i quad(const uint8_t* unit, int sub, int i) {
+    return looked_up(sub_block(unit, sub) + kQsAt, i);
+  }
+  [[gnu::always_inline]] static FastScales scales(const uint8_t* unit, int sub) {
+    FastScales s;
+    s.d = _mm256_mul_ps(load_f16x8(unit), f32_from_i8x8(load_u8x8(sub_block(unit, sub))));
+    s.neg_min = _mm256_setzero_ps();
+    s.mul_lo = s.mul_hi = _mm256_setzero_si256();
+    return s;
+  }
+  static void decode(const uint8_t* unit, int sub, float* dst) {
+    const __m256 d = scales(unit, sub).d;
+    for (int i = 0; i < 8; ++i) decode_signed_quad(quad(unit, sub, i), d, dst + 4 * i * kPanelRows);
+  }
+};
+static_assert(IQ4_XS::kUnitBytes == 1104);
+
+}  // namespace
+
+void install_linear_iq4(CpuKernels& table) {
+  FastKernel<IQ4_NL>::install(table, DType::kIQ4_NL);
+  FastKernel<IQ4_XS>::install(table, DType::kIQ4_XS);
+}
+
+}  // namespace infer::kern::avx2
