@@ -140,12 +140,31 @@ Result<EngineOptions> resolve(const EngineOptions& options, const model::Model& 
   if (o.kv_mem_bytes < 0) return make_error(kCode, "kv_mem_bytes = {} is negative", o.kv_mem_bytes);
   o.max_seqs = static_cast<int>(std::min<int64_t>(o.max_seqs, o.n_batch));
   if (const int64_t n_pos = model.hparams().n_pos; n_pos > 0) o.n_ctx = std::min(o.n_ctx, n_pos);
-  if (o.precise) o.type_k = o.type_v = DType::kF32;
-  for (const DType type : {o.type_k, o.type_v}) {
-    if (type != DType::kF16 && type != DType::kF32)
-      return make_error(kCode, "K/V type '{}' is neither f16 nor f32", name_of(type));
+  for (DType* type : {&o.type_k, &o.type_v}) {
+    if (o.precise && *type == DType::kF16) *type = DType::kF32;
+    if (*type != DType::kF16 && *type != DType::kF32 && *type != DType::kQ8_0 &&
+        *type != DType::kQ4_0)
+      return make_error(kCode, "K/V type '{}': known are f16, f32, q8_0, q4_0", name_of(*type));
   }
   return o;
+}
+
+/// Quantised rows of K and V are cut into blocks, which must fit each head.
+Result<void> check_cache_types(const graph::Graph& graph, const EngineOptions& o) {
+  const auto check = [&](const char* flag, DType type, int64_t dim, size_t layer) -> Result<void> {
+    const int32_t block = quant_type(type).block_len;
+    if (dim % block == 0) return {};
+    return make_error(ErrorCode::kUnsupported,
+                      "{} {}: needs heads of a multiple of {}, but cache layer {} of this {} model "
+                      "has heads of {}",
+                      flag, name_of(type), block, layer, graph.arch, dim);
+  };
+  for (size_t i = 0; i < graph.cache_layers.size(); ++i) {
+    const graph::CacheLayer& layer = graph.cache_layers[i];
+    INFER_TRY(check("--cache-type-k", o.type_k, layer.head_dim, i));
+    INFER_TRY(check("--cache-type-v", o.type_v, layer.head_dim_v, i));
+  }
+  return {};
 }
 
 std::string summarize(const model::Model& model, const EngineOptions& o,
@@ -183,6 +202,7 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
                                                std::span<runtime::Backend* const> backends) try {
   INFER_ASSIGN(const EngineOptions o, resolve(options, *model));
   INFER_ASSIGN(graph::Graph built, model->build_graph({.unfused = o.unfused}));
+  INFER_TRY(check_cache_types(built, o));
   internal::EngineParts parts;
   auto graph = std::make_unique<const graph::Graph>(std::move(built));
   runtime::CompileOptions compile;

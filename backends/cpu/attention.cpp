@@ -108,6 +108,7 @@ void CpuExecutable::attention(const graph::Op& op) {
     for (int64_t r = 0; r < tile.n; ++r) {
       for (int64_t h = 0; h < group; ++h) {
         k_.attn_finish(a.partial + r * a.partial_row_stride + h * (2 + hd_v), hd_v,
+                       base.pool.v_type,
                        out + ((tile.begin + r) * attrs.n_head + a.kv_head * group + h) * hd_v);
       }
     }
@@ -150,7 +151,7 @@ void CpuExecutable::attention_split(const graph::Op& op, const kern::AttnArgs& b
         float* left = a.partial + r * a.partial_row_stride + h * (2 + hd_v);
         for (int64_t s = 1; s < a.span_end - a.span_begin; ++s)
           k_.attn_merge(left, left + s * span_floats, hd_v);
-        k_.attn_finish(left, hd_v,
+        k_.attn_finish(left, hd_v, base.pool.v_type,
                        out + ((tile.begin + r) * attrs.n_head + a.kv_head * group + h) * hd_v);
       }
     }

@@ -14,8 +14,18 @@ namespace {
 static_assert(runtime::kBlockTok == kern::kBlockTok);
 
 kern::KvType kv_type(DType type) {
-  INFER_CHECK(type == DType::kF32 || type == DType::kF16, "KV type {}", static_cast<int>(type));
-  return type == DType::kF32 ? kern::KvType::kF32 : kern::KvType::kF16;
+  switch (type) {
+    case DType::kF32:
+      return kern::KvType::kF32;
+    case DType::kF16:
+      return kern::KvType::kF16;
+    case DType::kQ8_0:
+      return kern::KvType::kQ8_0;
+    case DType::kQ4_0:
+      return kern::KvType::kQ4_0;
+    default:
+      INFER_CHECK(false, "KV type {}", static_cast<int>(type));
+  }
 }
 
 }  // namespace

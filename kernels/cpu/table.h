@@ -61,16 +61,25 @@ enum class RopeKind : uint8_t {
   kNeox /* pairs (i, i + rope_dim/2) */
 };
 enum class GluKind : uint8_t { kSilu, kGeluTanh, kGeluErf };
-enum class KvType : uint8_t { kF32, kF16 };
+enum class KvType : uint8_t { kF32, kF16, kQ8_0, kQ4_0 };
 
 /// Tokens in a KV block: one constant of every plan (design.md section 3).
 inline constexpr int64_t kBlockTok = 32;
 /// Slots in a span of the running softmax; spans are merged left to right (multiple of kBlockTok).
 inline constexpr int64_t kSpanSlots = 512;
 
+/// Elements along head_dim that share a scale in a quantised pool.
+inline constexpr int64_t kKvGroup = 32;
+
 /// The KV pool of one layer. K blocks are transposed so that lanes run over tokens.
 /// k [n_block][n_kv_head][head_dim][kBlockTok];  v [n_block][n_kv_head][kBlockTok][head_dim_v].
-/// Never holds NaN or inf in slots that were not written (the pool starts as zeros).
+/// q8_0 and q4_0 (head_dim a multiple of kKvGroup): each head of a block has two planes, levels as
+/// above and then scales f16 [head_dim / kKvGroup][kBlockTok], for K and V alike. Levels of q8_0
+/// are i8. Those of q4_0 stand for q - 8 and lie two a byte, never of two tokens: in K dims 2i and
+/// 2i + 1 (low, high nibble), in V element i of a group with i + 16, as in the file's q4_0. What is
+/// rounded is the row of a head times a Hadamard matrix (generic/kv_quant.h): kv_store rotates K
+/// and V, attn_spans the query, and attn_finish rotates back. Never holds NaN or inf in slots that
+/// were not written (the pool starts as zeros).
 struct KvPoolView {
   std::byte* k = nullptr;
   std::byte* v = nullptr;
@@ -160,21 +169,31 @@ struct CpuKernels {
   /// to right only. An empty right is an exact no-op; merging into an empty left is an exact copy.
   /// attn_spans merges with it as well.
   void (*attn_merge)(float* left, const float* right, int64_t head_dim_v) = nullptr;
-  /// out [head_dim_v] = acc / sum.
-  void (*attn_finish)(const float* partial, int64_t head_dim_v, float* out) = nullptr;
+  /// out [head_dim_v] = acc / sum, rotated back where v_type is quantised.
+  void (*attn_finish)(const float* partial, int64_t head_dim_v, KvType v_type,
+                      float* out) = nullptr;
 
   void (*logit_stats)(const float* x, int64_t n, LogitStats* stats) = nullptr;
 };
 
-/// Bytes of one layer's block in the K or the V pool.
-[[gnu::always_inline]] constexpr int64_t kv_type_bytes(KvType t) {
-  return t == KvType::kF32 ? 4 : 2;
+[[gnu::always_inline]] constexpr bool is_quantised(KvType t) {
+  return t == KvType::kQ8_0 || t == KvType::kQ4_0;
 }
+/// Bytes of the levels of one head in a block of K or V: where its scales begin.
+[[gnu::always_inline]] constexpr int64_t kv_scales_at(KvType t, int64_t dim) {
+  const int64_t n = dim * kBlockTok;
+  return t == KvType::kF32 ? 4 * n : t == KvType::kF16 ? 2 * n : t == KvType::kQ8_0 ? n : n / 2;
+}
+/// Bytes of one head in a block of K or V.
+[[gnu::always_inline]] constexpr int64_t kv_head_bytes(KvType t, int64_t dim) {
+  return kv_scales_at(t, dim) + (is_quantised(t) ? dim / kKvGroup * kBlockTok * 2 : 0);
+}
+/// Bytes of one layer's block in the K or the V pool.
 [[gnu::always_inline]] constexpr int64_t k_block_bytes(const KvPoolView& p) {
-  return p.n_kv_head * p.head_dim * kBlockTok * kv_type_bytes(p.k_type);
+  return p.n_kv_head * kv_head_bytes(p.k_type, p.head_dim);
 }
 [[gnu::always_inline]] constexpr int64_t v_block_bytes(const KvPoolView& p) {
-  return p.n_kv_head * p.head_dim_v * kBlockTok * kv_type_bytes(p.v_type);
+  return p.n_kv_head * kv_head_bytes(p.v_type, p.head_dim_v);
 }
 
 }  // namespace infer::kern

@@ -19,9 +19,11 @@ struct Variant {
   const char* checkpoint;  ///< a folder of golden/hf, or "stories260K"
   DType type;
   bool precise = false;
+  DType type_k = DType::kF16, type_v = DType::kF16;
 };
 
-// Every weight type the CPU computes, every kind of cache group, every architecture, two modes.
+// Every weight type the CPU computes, every kind of cache group and of K and V, every architecture,
+// two modes.
 // llama-kquant has rows of 256.
 constexpr Variant kVariants[] = {
     {"llama", DType::kF32},
@@ -55,13 +57,19 @@ constexpr Variant kVariants[] = {
     {"mixtral-moe", DType::kF32, true},
     {"qwen2-moe", DType::kQ8_0},
     {"qwen3-moe", DType::kBF16},
+    {"mistral-swa", DType::kQ8_0, false, DType::kQ8_0, DType::kQ8_0},
+    {"llama-kquant", DType::kQ4_K, false, DType::kQ4_0, DType::kQ4_0},
+    {"gemma3", DType::kBF16, false, DType::kQ8_0, DType::kQ4_0},
 };
-// 1,054 schedules at the best level, 155 at the generic one.
-constexpr int kSchedules = 34, kGenericSchedules = 5;
+// 1,020 schedules at the best level, 170 at the generic one.
+constexpr int kSchedules = 30, kGenericSchedules = 5;
 
 std::string label_of(const Variant& v) {
-  return std::string(v.checkpoint) + "_" + std::string(name_of(v.type)) +
-         (v.precise ? "_precise" : "");
+  std::string label = std::string(v.checkpoint) + "_" + std::string(name_of(v.type));
+  if (v.precise) label += "_precise";
+  if (v.type_k != DType::kF16)
+    label += fmt::format("_k_{}_v_{}", name_of(v.type_k), name_of(v.type_v));
+  return label;
 }
 
 /// The checkpoint with a longer context, so that sequences cross a span of 512 slots.
@@ -88,7 +96,8 @@ TEST_P(Exactness, RandomSchedules) {
                         .options = {},
                         .n_logprobs = 512};
   config.options.precise = variant.precise;
-  if (variant.precise) config.options.type_k = config.options.type_v = DType::kF32;
+  config.options.type_k = variant.precise ? DType::kF32 : variant.type_k;
+  config.options.type_v = variant.precise ? DType::kF32 : variant.type_v;
   config.options.n_ctx = std::min<int64_t>(1024, config.model->hparams().n_ctx_train);
   std::vector<std::vector<TokenId>> prompts =
       family_prompts(static_cast<int32_t>(config.model->hparams().n_vocab), 7);

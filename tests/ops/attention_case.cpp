@@ -1,6 +1,7 @@
 #include "tests/ops/attention_case.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -17,7 +18,34 @@ namespace {
 
 constexpr double kEps = 0x1p-24;
 
-const char* name_of(kern::KvType t) { return t == kern::KvType::kF16 ? "f16" : "f32"; }
+const char* name_of(kern::KvType t) {
+  constexpr const char* kNames[] = {"f32", "f16", "q8_0", "q4_0"};
+  return kNames[static_cast<int>(t)];
+}
+
+/// Rows are rotated in pieces of the largest power of two that divides dim, at most 128.
+int64_t piece_of(int64_t dim) {
+  int64_t n = 1;
+  while (n < 128 && dim % (2 * n) == 0) n *= 2;
+  return n;
+}
+
+/// y = H x by the definition: H[i][j] = (-1)^popcount(i & j) / sqrt(n); `sign` false: all +1.
+std::vector<double> hadamard(std::span<const double> x, bool sign = true) {
+  const size_t n = static_cast<size_t>(piece_of(static_cast<int64_t>(x.size())));
+  std::vector<double> y(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    for (size_t j = i / n * n; j < (i / n + 1) * n; ++j) {
+      const bool minus = sign && std::popcount((i % n) & (j % n)) % 2 != 0;
+      y[i] += minus ? -x[j] : x[j];
+    }
+    y[i] /= std::sqrt(static_cast<double>(n));
+  }
+  return y;
+}
+
+/// Roundings of a rotation in f32: at most seven additions and a product, and one for first order.
+constexpr double kRotationSteps = 9.0;
 
 struct AlignedFree {
   void operator()(std::byte* p) const { std::free(p); }
@@ -77,37 +105,66 @@ bool AttnCase::sees(int64_t row, int64_t slot) const {
   return slot <= q_slot && (shape_.window == 0 || slot > q_slot - shape_.window);
 }
 
-std::byte* AttnCase::element(bool k, int64_t slot, int64_t kv_head, int64_t d) const {
+/// Offsets of slot, head and dim (quantised: of its levels and of its scale) in a pool.
+AttnCase::Place AttnCase::place(bool k, int64_t slot, int64_t kv_head, int64_t d) const {
   const kern::KvPoolView p = pool();
+  const kern::KvType type = k ? p.k_type : p.v_type;
+  const int64_t dim = k ? p.head_dim : p.head_dim_v;
   const int64_t block = table_[static_cast<size_t>(slot / kern::kBlockTok)];
   const int64_t t = slot % kern::kBlockTok;
-  if (k) {
-    const int64_t i = (kv_head * p.head_dim + d) * kern::kBlockTok + t;
-    return p.k + block * k_block_bytes(p) + i * kv_type_bytes(p.k_type);
-  }
-  const int64_t i = (kv_head * kern::kBlockTok + t) * p.head_dim_v + d;
-  return p.v + block * v_block_bytes(p) + i * kv_type_bytes(p.v_type);
+  const int64_t i = k ? d * kern::kBlockTok + t : t * dim + d;
+  std::byte* head =
+      (k ? p.k : p.v) + (block * p.n_kv_head + kv_head) * kern::kv_head_bytes(type, dim);
+  if (type == kern::KvType::kF32) return {head + i * 4};
+  if (type == kern::KvType::kF16) return {head + i * 2};
+  const int64_t scale = (d / 32 * kern::kBlockTok + t) * 2;
+  if (type == kern::KvType::kQ8_0) return {head + i, head + dim * kern::kBlockTok + scale};
+  std::byte* at = head + (k ? d / 2 * kern::kBlockTok + t : t * dim / 2 + d / 32 * 16 + d % 16);
+  return {at, head + dim * kern::kBlockTok / 2 + scale, k ? d % 2 * 4 : d % 32 / 16 * 4};
 }
 
 float AttnCase::read(bool k, int64_t slot, int64_t kv_head, int64_t d) const {
-  const std::byte* p = element(k, slot, kv_head, d);
-  if ((k ? shape_.k_type : shape_.v_type) == kern::KvType::kF16) {
-    uint16_t h;
-    std::memcpy(&h, p, sizeof h);
+  const Place at = place(k, slot, kv_head, d);
+  const kern::KvType type = k ? shape_.k_type : shape_.v_type;
+  uint16_t h;
+  if (at.scale != nullptr) {
+    std::memcpy(&h, at.scale, sizeof h);
+    const int byte = static_cast<int>(*at.level);
+    const int level =
+        type == kern::KvType::kQ8_0 ? static_cast<int8_t>(byte) : ((byte >> at.shift) & 15) - 8;
+    return f32_from_f16(h) * static_cast<float>(level);
+  }
+  if (type == kern::KvType::kF16) {
+    std::memcpy(&h, at.level, sizeof h);
     return f32_from_f16(h);
   }
   float f;
-  std::memcpy(&f, p, sizeof f);
+  std::memcpy(&f, at.level, sizeof f);
   return f;
 }
 
+/// Quantised: the level next to the value, after the group's scale was raised where it has to be.
 void AttnCase::write(bool k, int64_t slot, int64_t kv_head, int64_t d, float value) {
-  std::byte* p = element(k, slot, kv_head, d);
-  if ((k ? shape_.k_type : shape_.v_type) == kern::KvType::kF16) {
+  const Place at = place(k, slot, kv_head, d);
+  const kern::KvType type = k ? shape_.k_type : shape_.v_type;
+  if (at.scale != nullptr) {
+    const float top = type == kern::KvType::kQ8_0 ? 127.0f : 7.0f;
+    uint16_t h;
+    std::memcpy(&h, at.scale, sizeof h);
+    if (h == 0 || std::fabs(value) > top * f32_from_f16(h)) {
+      h = f16_from_f32(std::clamp(std::fabs(value) / top * 1.25f, 1e-3f, 65504.0f));
+      std::memcpy(at.scale, &h, sizeof h);
+    }
+    const int level = static_cast<int>(std::clamp(std::round(value / f32_from_f16(h)), -top, top));
+    *at.level = type == kern::KvType::kQ8_0
+                    ? static_cast<std::byte>(level)
+                    : (*at.level & static_cast<std::byte>(0xf0 >> at.shift)) |
+                          static_cast<std::byte>((level + 8) << at.shift);
+  } else if (type == kern::KvType::kF16) {
     const uint16_t h = f16_from_f32(value);
-    std::memcpy(p, &h, sizeof h);
+    std::memcpy(at.level, &h, sizeof h);
   } else {
-    std::memcpy(p, &value, sizeof value);
+    std::memcpy(at.level, &value, sizeof value);
   }
 }
 
@@ -187,7 +244,7 @@ std::vector<float> AttnCase::finish(const kern::CpuKernels& kernels,
   const size_t n = partials.size() / size;
   std::vector<float> out(n * static_cast<size_t>(shape_.head_dim_v));
   for (size_t i = 0; i < n; ++i) {
-    kernels.attn_finish(partials.data() + i * size, shape_.head_dim_v,
+    kernels.attn_finish(partials.data() + i * size, shape_.head_dim_v, shape_.v_type,
                         out.data() + i * static_cast<size_t>(shape_.head_dim_v));
   }
   return out;
@@ -210,22 +267,36 @@ std::vector<float> AttnCase::run(const kern::CpuKernels& kernels) const {
 // each of the n_tile + n_span rescalings adds 5 u (exponential, product). The shared max cancels. A
 // sum of n terms in any of the orders used adds (n + 2) u. Weighted by |v| in the numerator and
 // once more by |out| in the denominator this is the bound below; 2 u |out| for the division.
+// Quantised K and V hold rotated rows: the query is rotated first, wrong by 9 u times the sum of
+// its piece's magnitudes / sqrt(n); a weight takes the scale of V, one rounding more; and the
+// output is rotated back, which spreads the bounds of a piece and adds 9 u again.
 void AttnCase::reference_of(int64_t row, int64_t head, double* out, double* bound) const {
   const int64_t kv_head = head / shape_.group;
-  const float* q = q_.data() + (row * n_head() + head) * shape_.head_dim;
+  const float* q_row = q_.data() + (row * n_head() + head) * shape_.head_dim;
+  std::vector<double> q(q_row, q_row + shape_.head_dim);
+  std::vector<double> q_err(q.size());
+  if (is_quantised(shape_.k_type)) {
+    std::vector<double> sizes(q.size());
+    std::transform(q.begin(), q.end(), sizes.begin(), [](double x) { return std::fabs(x); });
+    q_err = hadamard(sizes, /*sign=*/false);
+    for (double& x : q_err) x *= kRotationSteps * kEps;
+    q = hadamard(q);
+  }
   const int64_t q_slot = shape_.q_slot[static_cast<size_t>(row)];
   std::vector<int64_t> slots;
   std::vector<double> x, e;
   for (int64_t s = 0; s < n_slots_; ++s) {
     if (!sees(row, s)) continue;
-    double dot = 0.0, size = 0.0;
+    double dot = 0.0, size = 0.0, rotation_err = 0.0;
     for (int64_t d = 0; d < shape_.head_dim; ++d) {
-      const double term = static_cast<double>(q[d]) * k_at(s, kv_head, d);
-      dot += term;
-      size += std::fabs(term);
+      const double k = k_at(s, kv_head, d);
+      dot += q[static_cast<size_t>(d)] * k;
+      size += std::fabs(q[static_cast<size_t>(d)] * k);
+      rotation_err += q_err[static_cast<size_t>(d)] * std::fabs(k);
     }
     double logit = dot * shape_.scale;
-    double err = static_cast<double>(shape_.head_dim + 2) * kEps * size * std::fabs(shape_.scale);
+    double err = (static_cast<double>(shape_.head_dim + 2) * kEps * size + rotation_err) *
+                 std::fabs(shape_.scale);
     if (shape_.softcap != 0.0f) {
       logit = shape_.softcap * std::tanh(logit / shape_.softcap);
       err += 8 * kEps * shape_.softcap;
@@ -242,7 +313,7 @@ void AttnCase::reference_of(int64_t row, int64_t head, double* out, double* boun
   const double max = *std::max_element(x.begin(), x.end());
   const double n = static_cast<double>(slots.size());
   const double n_tiles = n / kern::kBlockTok + 2, n_spans = n / kern::kSpanSlots + 2;
-  const double common = kEps * (n + 2 + 4 + 5 * (n_tiles + n_spans));
+  const double common = kEps * (n + 3 + 4 + 5 * (n_tiles + n_spans));
   double sum = 0.0, sum_err = 0.0;
   std::vector<double> w(slots.size()), w_err(slots.size());
   for (size_t i = 0; i < slots.size(); ++i) {
@@ -261,6 +332,13 @@ void AttnCase::reference_of(int64_t row, int64_t head, double* out, double* boun
     out[d] = acc / sum;
     bound[d] = (acc_err + std::fabs(out[d]) * sum_err) / sum + 2 * kEps * std::fabs(out[d]) + 1e-35;
   }
+  if (!is_quantised(shape_.v_type)) return;
+  const std::span<double> o(out, static_cast<size_t>(shape_.head_dim_v));
+  std::vector<double> sizes(o.size());
+  for (size_t d = 0; d < o.size(); ++d)
+    sizes[d] = bound[d] + kRotationSteps * kEps * std::fabs(o[d]);
+  std::ranges::copy(hadamard(sizes, /*sign=*/false), bound);
+  std::ranges::copy(hadamard(std::vector<double>(o.begin(), o.end())), out);
 }
 
 AttnCase::Reference AttnCase::reference() const {

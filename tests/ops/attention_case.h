@@ -36,7 +36,9 @@ class AttnCase {
   int64_t n_spans() const;
   bool sees(int64_t row, int64_t slot) const;
 
-  /// As the kernels read them back: f16 values are already rounded.
+  /// As the kernels read them back: f16 values are already rounded, those of quantised types are
+  /// levels times scales and belong to rotated rows (set_* raises the scale of a group if it has
+  /// to, which changes its neighbours).
   float k_at(int64_t slot, int64_t kv_head, int64_t d) const;
   float v_at(int64_t slot, int64_t kv_head, int64_t d) const;
   void set_k(int64_t slot, int64_t kv_head, int64_t d, float value);
@@ -61,7 +63,12 @@ class AttnCase {
   Reference reference() const;
 
  private:
-  std::byte* element(bool k, int64_t slot, int64_t kv_head, int64_t d) const;
+  struct Place {
+    std::byte* level;            ///< or the value
+    std::byte* scale = nullptr;  ///< quantised types
+    int64_t shift = 0;           ///< of the nibble in its byte
+  };
+  Place place(bool k, int64_t slot, int64_t kv_head, int64_t d) const;
   float read(bool k, int64_t slot, int64_t kv_head, int64_t d) const;
   void write(bool k, int64_t slot, int64_t kv_head, int64_t d, float value);
   kern::KvPoolView pool() const;

@@ -18,10 +18,10 @@ class AttentionExact : public IsaTest {
     AttnShape s;
     s.n_kv_head = pick(1, 2);
     s.group = pick(1, 8);
-    s.head_dim = kDims[pick(0, 5)];
-    s.head_dim_v = kDims[pick(0, 5)];
-    s.k_type = pick(0, 1) ? KvType::kF16 : KvType::kF32;
-    s.v_type = pick(0, 1) ? KvType::kF16 : KvType::kF32;
+    s.k_type = static_cast<KvType>(pick(0, 3));
+    s.v_type = static_cast<KvType>(pick(0, 3));
+    s.head_dim = is_quantised(s.k_type) ? pick(1, 3) * 32 : kDims[pick(0, 5)];
+    s.head_dim_v = is_quantised(s.v_type) ? pick(1, 3) * 32 : kDims[pick(0, 5)];
     s.window = pick(0, 2) == 0 ? pick(1, 700) : 0;
     s.softcap = pick(0, 3) == 0 ? 20.0f : 0.0f;
     s.alibi = pick(0, 3) == 0;
@@ -108,8 +108,8 @@ TEST_P(AttentionExact, MaskedSlotsDoNotMatter) {
   for (int i = 0; i < 40; ++i) {
     AttnCase c(random_shape(), rng);
     const std::vector<float> before = all(c);
-    const float huge_k = c.shape().k_type == KvType::kF16 ? 65504.0f : 3e38f;
-    const float huge_v = c.shape().v_type == KvType::kF16 ? 65504.0f : 3e38f;
+    const float huge_k = c.shape().k_type == KvType::kF32 ? 3e38f : 65504.0f;
+    const float huge_v = c.shape().v_type == KvType::kF32 ? 3e38f : 65504.0f;
     const int64_t n_slots = (c.n_slots() + kern::kBlockTok - 1) / kern::kBlockTok * kern::kBlockTok;
     for (int64_t s = 0; s < n_slots; ++s) {
       bool seen = false;

@@ -7,6 +7,15 @@ namespace {
 
 using kern::KvType;
 
+struct KvTypes {
+  KvType k, v;
+};
+constexpr KvTypes kPairs[] = {
+    {KvType::kF32, KvType::kF32},   {KvType::kF32, KvType::kF16},   {KvType::kF16, KvType::kF32},
+    {KvType::kF16, KvType::kF16},   {KvType::kQ8_0, KvType::kQ8_0}, {KvType::kQ4_0, KvType::kQ4_0},
+    {KvType::kQ8_0, KvType::kQ4_0}, {KvType::kQ4_0, KvType::kF16},  {KvType::kF16, KvType::kQ8_0},
+};
+
 class Attention : public IsaTest {
  protected:
   void check(const AttnShape& shape) {
@@ -27,17 +36,16 @@ class Attention : public IsaTest {
 TEST_P(Attention, EveryDepthTypeAndGroup) {
   for (const int64_t n_slots : {1, 31, 32, 33, 511, 512, 513, 1100}) {
     for (const int64_t group : {1, 3, 4, 8}) {
-      for (const KvType k : {KvType::kF32, KvType::kF16}) {
-        for (const KvType v : {KvType::kF32, KvType::kF16}) {
-          const int64_t n_rows = pick(1, kern::kAttnRows);
-          check({.n_kv_head = 2,
-                 .group = group,
-                 .head_dim = 64,
-                 .head_dim_v = 64,
-                 .k_type = k,
-                 .v_type = v,
-                 .q_slot = chunk(n_rows, n_slots - 1)});
-        }
+      for (const KvTypes& types : kPairs) {
+        if (n_slots > 600 && group < 8 && types.k != types.v) continue;  // the reference is slow
+        const int64_t n_rows = pick(1, kern::kAttnRows);
+        check({.n_kv_head = 2,
+               .group = group,
+               .head_dim = 64,
+               .head_dim_v = 64,
+               .k_type = types.k,
+               .v_type = types.v,
+               .q_slot = chunk(n_rows, n_slots - 1)});
       }
     }
   }
@@ -46,10 +54,9 @@ TEST_P(Attention, EveryDepthTypeAndGroup) {
 TEST_P(Attention, EveryNumberOfRows) {
   for (int64_t n_rows = 1; n_rows <= kern::kAttnRows; ++n_rows) {
     for (const int64_t group : {1, 3, 4, 8}) {
-      check({.group = group,
-             .k_type = KvType::kF16,
-             .v_type = KvType::kF16,
-             .q_slot = chunk(n_rows, 69)});
+      for (const KvType type : {KvType::kF16, KvType::kQ8_0, KvType::kQ4_0}) {
+        check({.group = group, .k_type = type, .v_type = type, .q_slot = chunk(n_rows, 69)});
+      }
     }
   }
 }
@@ -64,6 +71,19 @@ TEST_P(Attention, EveryHeadSize) {
              .head_dim_v = dim_v,
              .k_type = k,
              .v_type = v,
+             .q_slot = chunk(pick(1, 4), 75)});
+    }
+  }
+}
+
+TEST_P(Attention, EveryQuantisedHeadSize) {
+  for (const int64_t dim : {32, 64, 96, 128, 160, 256}) {
+    for (const int64_t dim_v : {32, 64, 96, 128, 192, 256}) {
+      check({.group = pick(1, 7),
+             .head_dim = dim,
+             .head_dim_v = dim_v,
+             .k_type = pick(0, 1) ? KvType::kQ8_0 : KvType::kQ4_0,
+             .v_type = pick(0, 1) ? KvType::kQ8_0 : KvType::kQ4_0,
              .q_slot = chunk(pick(1, 4), 75)});
     }
   }

@@ -1,3 +1,4 @@
+#include <bit>
 #include <cstring>
 
 #include "core/base/half.h"
@@ -84,7 +85,126 @@ TEST_P(KvStore, NaNStaysNaN) {
   EXPECT_TRUE(std::isnan(f32_from_f16(h[0])) && std::isnan(f32_from_f16(h[1])));
 }
 
+/// H x by the definition, in pieces of n = the largest power of two up to 128 that divides the
+/// size.
+std::vector<double> rotated(std::span<const float> x) {
+  size_t n = 1;
+  while (n < 128 && x.size() % (2 * n) == 0) n *= 2;
+  std::vector<double> y(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    for (size_t j = i / n * n; j < (i / n + 1) * n; ++j)
+      y[i] += std::popcount((i % n) & (j % n)) % 2 != 0 ? -x[j] : x[j];
+    y[i] /= std::sqrt(static_cast<double>(n));
+  }
+  return y;
+}
+
+/// Where a quantised pool of one head keeps dim d of token t: its level and its scale.
+struct Place {
+  size_t level, scale;
+  int shift;
+};
+Place place_of(KvType type, bool k, int64_t dim, int64_t t, int64_t d) {
+  const int64_t tok = kern::kBlockTok, scale = (d / 32 * tok + t) * 2;
+  if (type == KvType::kQ8_0) {
+    const int64_t at = k ? d * tok + t : t * dim + d;
+    return {static_cast<size_t>(at), static_cast<size_t>(dim * tok + scale), 0};
+  }
+  const int64_t at = k ? d / 2 * tok + t : t * dim / 2 + d / 32 * 16 + d % 16;
+  return {static_cast<size_t>(at), static_cast<size_t>(dim * tok / 2 + scale),
+          static_cast<int>(k ? d % 2 * 4 : d % 32 / 16 * 4)};
+}
+
+class KvStoreQuantised : public IsaTest {
+ protected:
+  /// Stores one row as K and V of a pool of one head and one block of 0x5a.
+  void store(KvType type, const std::vector<float>& row, int32_t offset) {
+    const auto dim = static_cast<int64_t>(row.size());
+    pool_ = {.k_type = type, .v_type = type, .n_kv_head = 1, .head_dim = dim, .head_dim_v = dim};
+    for (std::vector<std::byte>* side : {&k_, &v_})
+      side->assign(static_cast<size_t>(k_block_bytes(pool_)), std::byte{0x5a});
+    pool_.k = k_.data();
+    pool_.v = v_.data();
+    const kern::KvStoreArgs args{
+        .pool = pool_, .block = 0, .offset = offset, .k_row = row.data(), .v_row = row.data()};
+    kernels.kv_store(args);
+  }
+  float scale_at(const std::vector<std::byte>& side, const Place& at) const {
+    uint16_t h;
+    std::memcpy(&h, side.data() + at.scale, 2);
+    return f32_from_f16(h);
+  }
+  kern::KvPoolView pool_;
+  std::vector<std::byte> k_, v_;
+};
+
+// A level is the nearest: half a step, with room for the seven additions of a rotation and for the
+// rounding of the scale's inverse. The side of q4_0 that ends at 7 may lose up to a step.
+TEST_P(KvStoreQuantised, RowsAreRotatedAndRoundedIntoTheirSlotOnly) {
+  for (const KvType type : {KvType::kQ8_0, KvType::kQ4_0}) {
+    for (const int64_t dim : {32, 64, 96, 128, 256}) {
+      for (const float size : {1e-9f, 1e-6f, 1.0f, 300.0f}) {
+        const std::vector<float> row = uniforms(dim, -size, size);
+        const auto offset = static_cast<int32_t>(pick(0, kern::kBlockTok - 1));
+        store(type, row, offset);
+        const std::vector<double> want = rotated(row);
+        for (const bool k : {true, false}) {
+          std::vector<std::byte> rest = k ? k_ : v_;
+          for (int64_t d = 0; d < dim; ++d) {
+            const Place at = place_of(type, k, dim, offset, d);
+            const float scale = scale_at(k ? k_ : v_, at);
+            const int byte = static_cast<int>((k ? k_ : v_)[at.level]);
+            const int level =
+                type == KvType::kQ8_0 ? static_cast<int8_t>(byte) : ((byte >> at.shift) & 15) - 8;
+            const double x = want[static_cast<size_t>(d)];
+            const double step = std::fabs(scale), top = type == KvType::kQ8_0 ? 127 : 7;
+            const bool cut = std::fabs(x) > top * step;
+            // A scale among the subnormal halves is a multiple of 2^-24, 2^-25 off at most.
+            const double bound = (cut ? 1.0 : 0.5) * step + 8 * kEps * size * 12 +
+                                 step * top * 0x1p-11 + (step < 0x1p-14 ? 128 * 0x1p-25 : 0.0);
+            ASSERT_TRUE(std::fabs(x - static_cast<double>(scale) * level) <= bound)
+                << "dim " << dim << " d " << d << ": " << x << " as " << level << " * " << scale;
+            std::memset(rest.data() + at.scale, 0x5a, 2);
+            rest[at.level] = std::byte{0x5a};
+          }
+          for (const std::byte b : rest) ASSERT_EQ(b, std::byte{0x5a}) << "wrote outside its slot";
+        }
+      }
+    }
+  }
+}
+
+TEST_P(KvStoreQuantised, EveryLevelStoresTheSameBytes) {
+  auto generic = *kern::select_kernels(detect_cpu_features(), "generic");
+  for (const KvType type : {KvType::kQ8_0, KvType::kQ4_0}) {
+    for (int i = 0; i < 50; ++i) {
+      const std::vector<float> row = uniforms(pick(1, 8) * 32, -3.0f, 3.0f);
+      store(type, row, 7);
+      const std::vector<std::byte> k = k_, v = v_;
+      std::swap(kernels.kv_store, generic.kv_store);
+      store(type, row, 7);
+      std::swap(kernels.kv_store, generic.kv_store);
+      ASSERT_TRUE(k == k_ && v == v_);
+    }
+  }
+}
+
+TEST_P(KvStoreQuantised, NotANumberMakesTheScaleNaN) {
+  for (const KvType type : {KvType::kQ8_0, KvType::kQ4_0}) {
+    for (const float bad : {kNaN, kInf, -kInf, 3e38f}) {
+      std::vector<float> row = uniforms(64, -3.0f, 3.0f);
+      row[40] = bad;
+      store(type, row, 3);
+      for (const int64_t d : {0, 32}) {
+        EXPECT_TRUE(std::isnan(scale_at(k_, place_of(type, true, 64, 3, d)))) << bad;
+        EXPECT_TRUE(std::isnan(scale_at(v_, place_of(type, false, 64, 3, d)))) << bad;
+      }
+    }
+  }
+}
+
 INFER_FOR_EACH_ISA(KvStore);
+INFER_FOR_EACH_ISA(KvStoreQuantised);
 
 }  // namespace
 }  // namespace infer::test

@@ -111,14 +111,13 @@ Result<EngineBox> EngineBox::create(std::shared_ptr<const model::Model> model,
 }
 
 int64_t kv_bytes_per_tok(const model::Model& model, const EngineOptions& options) {
-  const auto size_of = [](DType type) { return *row_bytes(type, 1); };
   int64_t n_bytes = 0;
   const graph::Graph graph = must(model.build_graph({}));
   for (const graph::CacheLayer& layer : graph.cache_layers) {
     if (graph.cache_groups[static_cast<size_t>(layer.group)].kind != graph::CacheKind::kFull)
       continue;
-    n_bytes += layer.n_kv_head * (layer.head_dim * size_of(options.type_k) +
-                                  layer.head_dim_v * size_of(options.type_v));
+    n_bytes += layer.n_kv_head * (*row_bytes(options.type_k, layer.head_dim) +
+                                  *row_bytes(options.type_v, layer.head_dim_v));
   }
   return n_bytes;
 }

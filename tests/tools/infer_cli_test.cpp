@@ -102,6 +102,10 @@ TEST_F(InferCli, HelpAndUsage) {
   expect_error(run({"-m", tiny(), "-p", "a", "-n", "many"}), 2, "many");
   expect_error(run({"-m", tiny(), "-p", "a", "--temp", "nan"}), 2, "temp");
   expect_error(run({"-m", tiny(), "-p", "a", "--isa", "sse9"}), 2, "sse9");
+  expect_error(run({"-m", tiny(), "-p", "a", "--cache-type-k", "q5_1"}), 2,
+               "--cache-type-k = q5_1: known are f16, f32, q8_0, q4_0");
+  expect_error(run({"-m", tiny(), "-p", "a", "--cache-type-v", "q4_0"}), 1,
+               "--cache-type-v q4_0: needs heads of a multiple of 32");
   expect_error(run({"-m", tiny(), "-p", "a", "--logprobs", "3"}), 2, "--json");
   expect_error(run({"-m", tiny(), "-p", "a", "-f", "b"}), 2, "");
 }

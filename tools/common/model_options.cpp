@@ -48,8 +48,11 @@ Result<std::string> model_path(const ModelOptions& options) {
 
 Result<DType> kv_dtype(const char* flag, const std::string& name) {
   const auto type = dtype_from_name(name);
-  if (type == DType::kF16 || type == DType::kF32) return *type;
-  return make_error(ErrorCode::kInvalidArgument, "{} = {}: known are f16, f32", flag, name);
+  for (const DType known : {DType::kF16, DType::kF32, DType::kQ8_0, DType::kQ4_0}) {
+    if (type == known) return known;
+  }
+  return make_error(ErrorCode::kInvalidArgument, "{} = {}: known are f16, f32, q8_0, q4_0", flag,
+                    name);
 }
 
 }  // namespace
@@ -76,14 +79,16 @@ void add_model_options(CLI::App& app, ModelOptions* o) {
   app.add_option("--threads-batch", o->n_threads_batch, "threads for prompts; 0: as -t (also -tb)")
       ->check(threads);
   app.add_option("--isa", o->isa, "CPU level: generic, avx2, ...; default: the best this CPU has");
-  app.add_option("--cache-type-k", o->type_k, "type of the K cache: f16, f32 (also -ctk)")
+  app.add_option("--cache-type-k", o->type_k,
+                 "type of the K cache: f16, f32, q8_0, q4_0 (also -ctk)")
       ->capture_default_str();
-  app.add_option("--cache-type-v", o->type_v, "type of the V cache: f16, f32 (also -ctv)")
+  app.add_option("--cache-type-v", o->type_v,
+                 "type of the V cache: f16, f32, q8_0, q4_0 (also -ctv)")
       ->capture_default_str();
   app.add_option("--kv-mem", o->kv_mem_mib, "limit of the K/V cache in MiB; 0: what -c needs")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
   app.add_flag("--precise", o->engine.precise,
-               "f32 activations and K/V, as the reference computes");
+               "f32 activations and f32 instead of f16 K/V, as the reference computes");
   app.add_flag("--unfused", o->engine.unfused, "reference composition instead of fused ops");
   app.add_flag("--no-prefix-cache", o->no_prefix_cache,
                "do not share the cache of equal prompt beginnings");

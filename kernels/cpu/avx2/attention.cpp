@@ -1,15 +1,17 @@
+#include "kernels/cpu/avx2/attention_quant.h"
 #include "kernels/cpu/avx2/attention_tile.h"
 #include "kernels/cpu/avx2/nonlinear.h"
+#include "kernels/cpu/generic/kv_quant.h"
 
 /// FlashAttention over a paged pool: a running softmax over tiles of kBlockTok slots, spans of
 /// kSpanSlots merged left to right. The (row, query head) pairs that see a tile go through it in
 /// blocks of up to kMaxPairs, so that each load of K and V serves several of them. Order of one
 /// (row, head, span), whoever else is in the call or the block: tiles left to right; in a tile q.k
 /// over d in sequence (fma), the maximum, acc * rescale, then for each visible slot in sequence
-/// acc[d] = fma(p, v[d], acc[d]); sums in 8 lanes (tile_softmax), added by hsum at the end of the
-/// span. A tile that a row does not see is not touched for that row. A span starts empty and is
-/// merged by attn_merge. Source: FlashAttention-2, arXiv:2307.08691, Algorithm 1; running max and
-/// sum, arXiv:1805.02867.
+/// acc[d] = fma(p, v[d], acc[d]) (quantised K and V: attention_quant.h); sums in 8 lanes
+/// (tile_softmax), added by hsum at the end of the span. A tile that a row does not see is not
+/// touched for that row. A span starts empty and is merged by attn_merge. Source: FlashAttention-2,
+/// arXiv:2307.08691, Algorithm 1; running max and sum, arXiv:1805.02867.
 namespace infer::kern::avx2 {
 namespace {
 
@@ -21,26 +23,43 @@ using ValuesFn = void (*)(const std::byte* v, int64_t n_v, const TilePair* pairs
 template <KvType T, int P>
 [[gnu::noinline]] void scores(const std::byte* k, int64_t head_dim, const TilePair* pairs,
                               const NextTile& next, float* s) {
-  tile_scores<T, P>(k, head_dim, pairs, next, s);
+  if constexpr (is_quantised(T)) {
+    tile_scores_quant<T, P>(k, head_dim, pairs, next, s);
+  } else {
+    tile_scores<T, P>(k, head_dim, pairs, next, s);
+  }
 }
 
 template <KvType T, int P>
 [[gnu::noinline]] void values(const std::byte* v, int64_t n_v, const TilePair* pairs,
                               const float* s, const float* rescale) {
-  tile_values<T, P>(v, n_v, pairs, s, rescale);
+  if constexpr (is_quantised(T)) {
+    tile_values_quant<T, P>(v, n_v, pairs, s, rescale);
+  } else {
+    tile_values<T, P>(v, n_v, pairs, s, rescale);
+  }
 }
 
 /// By [KvType][P - 1].
-constexpr ScoresFn kScores[2][kMaxPairs] = {
+constexpr int kKvTypes = 4;
+constexpr ScoresFn kScores[kKvTypes][kMaxPairs] = {
     {scores<KvType::kF32, 1>, scores<KvType::kF32, 2>, scores<KvType::kF32, 3>,
      scores<KvType::kF32, 4>, scores<KvType::kF32, 5>, scores<KvType::kF32, 6>},
     {scores<KvType::kF16, 1>, scores<KvType::kF16, 2>, scores<KvType::kF16, 3>,
-     scores<KvType::kF16, 4>, scores<KvType::kF16, 5>, scores<KvType::kF16, 6>}};
-constexpr ValuesFn kValues[2][kMaxPairs] = {
+     scores<KvType::kF16, 4>, scores<KvType::kF16, 5>, scores<KvType::kF16, 6>},
+    {scores<KvType::kQ8_0, 1>, scores<KvType::kQ8_0, 2>, scores<KvType::kQ8_0, 3>,
+     scores<KvType::kQ8_0, 4>, scores<KvType::kQ8_0, 5>, scores<KvType::kQ8_0, 6>},
+    {scores<KvType::kQ4_0, 1>, scores<KvType::kQ4_0, 2>, scores<KvType::kQ4_0, 3>,
+     scores<KvType::kQ4_0, 4>, scores<KvType::kQ4_0, 5>, scores<KvType::kQ4_0, 6>}};
+constexpr ValuesFn kValues[kKvTypes][kMaxPairs] = {
     {values<KvType::kF32, 1>, values<KvType::kF32, 2>, values<KvType::kF32, 3>,
      values<KvType::kF32, 4>, values<KvType::kF32, 5>, values<KvType::kF32, 6>},
     {values<KvType::kF16, 1>, values<KvType::kF16, 2>, values<KvType::kF16, 3>,
-     values<KvType::kF16, 4>, values<KvType::kF16, 5>, values<KvType::kF16, 6>}};
+     values<KvType::kF16, 4>, values<KvType::kF16, 5>, values<KvType::kF16, 6>},
+    {values<KvType::kQ8_0, 1>, values<KvType::kQ8_0, 2>, values<KvType::kQ8_0, 3>,
+     values<KvType::kQ8_0, 4>, values<KvType::kQ8_0, 5>, values<KvType::kQ8_0, 6>},
+    {values<KvType::kQ4_0, 1>, values<KvType::kQ4_0, 2>, values<KvType::kQ4_0, 3>,
+     values<KvType::kQ4_0, 4>, values<KvType::kQ4_0, 5>, values<KvType::kQ4_0, 6>}};
 
 int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -54,6 +73,7 @@ struct Call {
   const ValuesFn* values;
   int64_t group;                             ///< query heads per KV head
   int64_t state_size;                        ///< floats
+  float* rotated_q;                          ///< [n_rows][group][head_dim] behind the states
   int64_t k_block, k_head, v_block, v_head;  ///< bytes of a block, and of one head in it
   int64_t first = 0, last = 0;               ///< slots [first, last) that some row sees
   int64_t lo[kAttnRows];                     ///< first slot that a row sees
@@ -61,6 +81,11 @@ struct Call {
 
   float* state(int64_t row, int64_t h) const {
     return reinterpret_cast<float*>(a.scratch) + (row * group + h) * state_size;
+  }
+  /// Query of a row and head of the group: rotated in scratch where K is quantised.
+  const float* q(int64_t row, int64_t h) const {
+    if (is_quantised(a.pool.k_type)) return rotated_q + (row * group + h) * a.pool.head_dim;
+    return a.q + row * a.q_stride + (a.kv_head * group + h) * a.pool.head_dim;
   }
   float* partial(int64_t row, int64_t h) const {
     return a.partial + row * a.partial_row_stride + h * (2 + a.pool.head_dim_v);
@@ -73,8 +98,8 @@ Call::Call(const AttnArgs& args) : a(args) {
   values = kValues[static_cast<int>(p.v_type)];
   group = a.n_head / p.n_kv_head;
   state_size = state_floats(p.head_dim_v);
-  k_head = p.head_dim * kBlockTok * kv_type_bytes(p.k_type);
-  v_head = p.head_dim_v * kBlockTok * kv_type_bytes(p.v_type);
+  k_head = kv_head_bytes(p.k_type, p.head_dim);
+  v_head = kv_head_bytes(p.v_type, p.head_dim_v);
   k_block = k_block_bytes(p);
   v_block = v_block_bytes(p);
   for (int64_t row = 0; row < a.n_rows; ++row) {
@@ -82,6 +107,14 @@ Call::Call(const AttnArgs& args) : a(args) {
     lo[row] = a.window > 0 ? max64(0, slot - a.window + 1) : 0;
     first = row == 0 ? lo[row] : min64(first, lo[row]);
     last = max64(last, slot + 1);
+  }
+  rotated_q = state(kAttnRows, 0);
+  for (int64_t row = 0; is_quantised(p.k_type) && row < a.n_rows; ++row) {
+    const float* from = a.q + row * a.q_stride + a.kv_head * group * p.head_dim;
+    float* to = rotated_q + row * group * p.head_dim;
+    for (int64_t i = 0; i < group * p.head_dim; i += p.head_dim) {
+      rotate_kv(from + i, p.head_dim, to + i);
+    }
   }
   softmax.scale = a.scale;
   softmax.softcap = a.softcap;
@@ -140,6 +173,7 @@ void run_tile(const Call& c, int64_t slot0, int64_t end) {
   if (slot0 + kBlockTok < end && table[1] >= 0) {
     next.k = c.a.pool.k + table[1] * c.k_block + c.a.kv_head * c.k_head;
     next.v = c.a.pool.v + table[1] * c.v_block + c.a.kv_head * c.v_head;
+    next.k_step = c.k_head * kFetchRows / c.a.pool.head_dim;
     next.v_step = c.v_head * kFetchRows / c.a.pool.head_dim;
   }
   const int64_t n_pairs = vis.n * c.group;
@@ -153,7 +187,7 @@ void run_tile(const Call& c, int64_t slot0, int64_t end) {
     for (; i < stop; ++i, ++n) {
       const int64_t row = vis.row[r];
       const int64_t head = c.a.kv_head * c.group + h;
-      pairs[n].q = c.a.q + row * c.a.q_stride + head * c.a.pool.head_dim;
+      pairs[n].q = c.q(row, h);
       pairs[n].state = c.state(row, h);
       pairs[n].slope = c.softmax.alibi ? c.a.alibi_slopes[head] : 0.0f;
       pairs[n].distance = static_cast<int32_t>(slot0 - c.a.q_slot[row]);
@@ -191,8 +225,9 @@ void merge_state(float* state, int64_t head_dim_v, float* partial) {
 
 }  // namespace
 
-int64_t attn_scratch_bytes(int64_t n_head, int64_t n_kv_head, int64_t, int64_t head_dim_v) {
-  return kAttnRows * (n_head / n_kv_head) * state_floats(head_dim_v) *
+int64_t attn_scratch_bytes(int64_t n_head, int64_t n_kv_head, int64_t head_dim,
+                           int64_t head_dim_v) {
+  return kAttnRows * (n_head / n_kv_head) * (state_floats(head_dim_v) + head_dim) *
          static_cast<int64_t>(sizeof(float));
 }
 
@@ -243,7 +278,7 @@ void attn_merge(float* left, const float* right, int64_t head_dim_v) {
   }
 }
 
-void attn_finish(const float* partial, int64_t head_dim_v, float* out) {
+void attn_finish(const float* partial, int64_t head_dim_v, KvType v_type, float* out) {
   const __m256 sum = _mm256_set1_ps(partial[1]);
   const float* acc = partial + 2;
   int64_t i = 0;
@@ -253,6 +288,7 @@ void attn_finish(const float* partial, int64_t head_dim_v, float* out) {
   if (i < head_dim_v) {
     store_tail(out + i, head_dim_v - i, _mm256_div_ps(load_tail(acc + i, head_dim_v - i), sum));
   }
+  if (is_quantised(v_type)) rotate_kv(out, head_dim_v, out);
 }
 
 }  // namespace infer::kern::avx2

@@ -67,7 +67,7 @@ template <KvType T>
 struct NextTile {
   const std::byte* k = nullptr;  ///< nullptr: nothing to fetch
   const std::byte* v = nullptr;
-  int64_t v_step = 0;  ///< bytes of V to fetch with each kFetchRows rows of K
+  int64_t k_step = 0, v_step = 0;  ///< bytes to fetch with each kFetchRows dims of K
 };
 inline constexpr int64_t kFetchRows = 8;
 
@@ -112,7 +112,6 @@ template <KvType T, int P>
                                                const TilePair* pairs, const NextTile& next,
                                                float* s) {
   constexpr int kVecs = P <= 3 ? 4 : 2;  // P * kVecs <= 12 accumulators
-  constexpr int64_t kRowBytes = kBlockTok * kv_type_bytes(T);
   for (int64_t t0 = 0; t0 < kBlockTok; t0 += kVecs * 8) {
     __m256 acc[P][kVecs];
 #pragma GCC unroll 16
@@ -120,7 +119,7 @@ template <KvType T, int P>
     for (int64_t d0 = 0; d0 < head_dim; d0 += kFetchRows) {
       const int64_t d1 = d0 + kFetchRows < head_dim ? d0 + kFetchRows : head_dim;
       if (next.k && t0 == 0) {
-        fetch(next.k + d0 * kRowBytes, (d1 - d0) * kRowBytes);
+        fetch(next.k + d0 / kFetchRows * next.k_step, next.k_step);
         fetch(next.v + d0 / kFetchRows * next.v_step, next.v_step);
       }
       for (int64_t d = d0; d < d1; ++d) {

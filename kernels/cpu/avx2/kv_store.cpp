@@ -1,7 +1,9 @@
 #include "kernels/cpu/avx2/math.h"
 #include "kernels/cpu/avx2/nonlinear.h"
+#include "kernels/cpu/generic/kv_quant.h"
 
-/// f32 -> f16 rounds to nearest even; beyond f16's range the conversion gives +-inf, NaN stays NaN.
+/// Quantised types: generic/kv_quant.h. f32 -> f16 rounds to nearest even; beyond f16's range the
+/// conversion gives +-inf, NaN stays NaN.
 namespace infer::kern::avx2 {
 namespace {
 
@@ -10,11 +12,14 @@ namespace {
 }
 
 /// One head's V row: contiguous.
-void store_row(const float* src, int64_t n, KvType type, std::byte* dst) {
+void store_v(const float* src, int64_t n, KvType type, std::byte* tile, int64_t t) {
+  if (type == KvType::kQ8_0) return store_v_quant<KvType::kQ8_0>(src, n, tile, t);
+  if (type == KvType::kQ4_0) return store_v_quant<KvType::kQ4_0>(src, n, tile, t);
   if (type == KvType::kF32) {
-    std::memcpy(dst, src, static_cast<size_t>(n) * 4);
+    std::memcpy(tile + t * n * 4, src, static_cast<size_t>(n) * 4);
     return;
   }
+  std::byte* dst = tile + t * n * 2;
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(dst + i * 2), to_f16(_mm256_loadu_ps(src + i)));
@@ -27,11 +32,15 @@ void store_row(const float* src, int64_t n, KvType type, std::byte* dst) {
 }
 
 /// One head's K row: elements kBlockTok apart.
-void store_column(const float* src, int64_t n, KvType type, std::byte* dst) {
+void store_k(const float* src, int64_t n, KvType type, std::byte* tile, int64_t t) {
+  if (type == KvType::kQ8_0) return store_k_quant<KvType::kQ8_0>(src, n, tile, t);
+  if (type == KvType::kQ4_0) return store_k_quant<KvType::kQ4_0>(src, n, tile, t);
   if (type == KvType::kF32) {
+    std::byte* dst = tile + t * 4;
     for (int64_t i = 0; i < n; ++i) std::memcpy(dst + i * kBlockTok * 4, src + i, 4);
     return;
   }
+  std::byte* dst = tile + t * 2;
   for (int64_t i = 0; i < n; i += 8) {
     const int64_t m = n - i < 8 ? n - i : 8;
     alignas(16) uint16_t h[8];
@@ -44,15 +53,14 @@ void store_column(const float* src, int64_t n, KvType type, std::byte* dst) {
 
 void kv_store(const KvStoreArgs& args) {
   const KvPoolView& p = args.pool;
-  const int64_t k_size = kv_type_bytes(p.k_type);
-  const int64_t v_size = kv_type_bytes(p.v_type);
+  const int64_t k_head = kv_head_bytes(p.k_type, p.head_dim);
+  const int64_t v_head = kv_head_bytes(p.v_type, p.head_dim_v);
   std::byte* k_block = p.k + args.block * k_block_bytes(p);
   std::byte* v_block = p.v + args.block * v_block_bytes(p);
   for (int64_t h = 0; h < p.n_kv_head; ++h) {
-    std::byte* k = k_block + (h * p.head_dim * kBlockTok + args.offset) * k_size;
-    std::byte* v = v_block + (h * kBlockTok + args.offset) * p.head_dim_v * v_size;
-    store_column(args.k_row + h * p.head_dim, p.head_dim, p.k_type, k);
-    store_row(args.v_row + h * p.head_dim_v, p.head_dim_v, p.v_type, v);
+    store_k(args.k_row + h * p.head_dim, p.head_dim, p.k_type, k_block + h * k_head, args.offset);
+    store_v(args.v_row + h * p.head_dim_v, p.head_dim_v, p.v_type, v_block + h * v_head,
+            args.offset);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/base/checked.h"
 #include "core/base/half.h"
+#include "kernels/cpu/generic/kv_quant.h"
 #include "kernels/cpu/generic/nonlinear.h"
 
 /// FlashAttention over a paged pool: a running softmax over tiles of kBlockTok slots, spans of
@@ -17,15 +18,41 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
-void load_f32(const std::byte* src, KvType type, int64_t n, float* dst) {
-  if (type == KvType::kF32) {
-    std::memcpy(dst, src, static_cast<size_t>(n) * sizeof(float));
-    return;
-  }
+void load_f16(const std::byte* src, int64_t n, float* dst) {
   for (int64_t i = 0; i < n; ++i) {
     uint16_t h;
     std::memcpy(&h, src + i * 2, 2);
     dst[i] = f32_from_f16(h);
+  }
+}
+
+/// Level of dim d of token t in a quantised tile of one head.
+int level_at(const std::byte* tile, KvType type, bool is_k, int64_t dim, int64_t d, int64_t t) {
+  if (type == KvType::kQ8_0) {
+    return static_cast<int8_t>(tile[is_k ? d * kBlockTok + t : t * dim + d]);
+  }
+  const int64_t group = d / kKvGroup * kKvGroup, i = d % kKvGroup, half = kKvGroup / 2;
+  const int64_t byte = is_k ? d / 2 * kBlockTok + t : (t * dim + group) / 2 + i % half;
+  const int shift = (is_k ? d % 2 != 0 : i >= half) ? 4 : 0;
+  return ((static_cast<int>(tile[byte]) >> shift) & 15) - 8;
+}
+
+/// One head of a block to f32: K as [dim][kBlockTok], V as [kBlockTok][dim]. Exact for every type.
+void load_tile(const std::byte* src, KvType type, bool is_k, int64_t dim, float* dst) {
+  const int64_t n = dim * kBlockTok;
+  if (type == KvType::kF32) {
+    std::memcpy(dst, src, static_cast<size_t>(n) * sizeof(float));
+    return;
+  }
+  if (type == KvType::kF16) return load_f16(src, n, dst);
+  const std::byte* scales = src + kv_scales_at(type, dim);
+  for (int64_t d = 0; d < dim; ++d) {
+    for (int64_t t = 0; t < kBlockTok; ++t) {
+      uint16_t scale;
+      std::memcpy(&scale, scales + (d / kKvGroup * kBlockTok + t) * 2, 2);
+      dst[is_k ? d * kBlockTok + t : t * dim + d] =
+          f32_from_f16(scale) * static_cast<float>(level_at(src, type, is_k, dim, d, t));
+    }
   }
 }
 
@@ -45,11 +72,41 @@ void clear_partial(float* partial, int64_t head_dim_v) {
   for (int64_t i = 0; i < head_dim_v + 1; ++i) partial[1 + i] = 0.0f;
 }
 
-/// Adds slots [begin, end) of one tile to a partial. k_tile [head_dim][kBlockTok], v_tile
-/// [kBlockTok][head_dim_v]; `head` is the query head, `slot0` the tile's first slot.
+/// The part of a call's scratch.
+struct Scratch {
+  float* k_tile;  ///< [head_dim][kBlockTok]
+  float* v_tile;  ///< [kBlockTok][head_dim_v]
+  float* spans;   ///< [kAttnRows][group][2 + head_dim_v]
+  float* q;       ///< [n_rows][group][head_dim], rotated; unused where K is not quantised
+};
+
+Scratch split_scratch(const AttnArgs& a) {
+  Scratch s;
+  s.k_tile = reinterpret_cast<float*>(a.scratch);
+  s.v_tile = s.k_tile + a.pool.head_dim * kBlockTok;
+  s.spans = s.v_tile + a.pool.head_dim_v * kBlockTok;
+  s.q = s.spans + kAttnRows * (a.n_head / a.pool.n_kv_head) * (2 + a.pool.head_dim_v);
+  return s;
+}
+
+void rotate_queries(const AttnArgs& a, float* out) {
+  const int64_t group = a.n_head / a.pool.n_kv_head, dim = a.pool.head_dim;
+  for (int64_t row = 0; row < a.n_rows; ++row) {
+    const float* q = a.q + row * a.q_stride + a.kv_head * group * dim;
+    for (int64_t h = 0; h < group; ++h, out += dim) rotate_kv(q + h * dim, dim, out);
+  }
+}
+
+/// Adds slots [begin, end) of the tile in `scratch` to a partial; `head` is the query head, `slot0`
+/// the tile's first slot.
 void add_tile(const AttnArgs& a, int64_t row, int64_t head, int64_t slot0, int64_t begin,
-              int64_t end, const float* k_tile, const float* v_tile, float* partial) {
-  const float* q = a.q + row * a.q_stride + head * a.pool.head_dim;
+              int64_t end, const Scratch& scratch, float* partial) {
+  const int64_t group = a.n_head / a.pool.n_kv_head;
+  const float* q = is_quantised(a.pool.k_type)
+                       ? scratch.q + (row * group + head % group) * a.pool.head_dim
+                       : a.q + row * a.q_stride + head * a.pool.head_dim;
+  const float* k_tile = scratch.k_tile;
+  const float* v_tile = scratch.v_tile;
   const int64_t n_v = a.pool.head_dim_v;
   float s[kBlockTok] = {};
   for (int64_t d = 0; d < a.pool.head_dim; ++d) {
@@ -75,26 +132,9 @@ void add_tile(const AttnArgs& a, int64_t row, int64_t head, int64_t slot0, int64
   }
 }
 
-/// The part of a call's scratch.
-struct Scratch {
-  float* k_tile;  ///< [head_dim][kBlockTok]
-  float* v_tile;  ///< [kBlockTok][head_dim_v]
-  float* spans;   ///< [n_rows][group][2 + head_dim_v]
-};
-
-Scratch split_scratch(const AttnArgs& a) {
-  Scratch s;
-  s.k_tile = reinterpret_cast<float*>(a.scratch);
-  s.v_tile = s.k_tile + a.pool.head_dim * kBlockTok;
-  s.spans = s.v_tile + a.pool.head_dim_v * kBlockTok;
-  return s;
-}
-
 /// Adds the tile of slots [slot0, slot0 + kBlockTok) to every row that sees some of it.
 void add_tile_to_rows(const AttnArgs& a, int64_t slot0, const Scratch& scratch) {
   const int64_t group = a.n_head / a.pool.n_kv_head;
-  const int64_t n_k = a.pool.head_dim * kBlockTok;
-  const int64_t n_v = a.pool.head_dim_v * kBlockTok;
   bool loaded = false;
   for (int64_t row = 0; row < a.n_rows; ++row) {
     const Range r = visible(a, row);
@@ -103,16 +143,15 @@ void add_tile_to_rows(const AttnArgs& a, int64_t slot0, const Scratch& scratch) 
     if (begin >= end) continue;
     if (!loaded) {
       const int64_t block = a.block_table[slot0 / kBlockTok];
-      const int64_t k_bytes = n_k * kv_type_bytes(a.pool.k_type);
-      const int64_t v_bytes = n_v * kv_type_bytes(a.pool.v_type);
-      load_f32(a.pool.k + block * k_block_bytes(a.pool) + a.kv_head * k_bytes, a.pool.k_type, n_k,
-               scratch.k_tile);
-      load_f32(a.pool.v + block * v_block_bytes(a.pool) + a.kv_head * v_bytes, a.pool.v_type, n_v,
-               scratch.v_tile);
+      const KvPoolView& p = a.pool;
+      load_tile(p.k + block * k_block_bytes(p) + a.kv_head * kv_head_bytes(p.k_type, p.head_dim),
+                p.k_type, true, p.head_dim, scratch.k_tile);
+      load_tile(p.v + block * v_block_bytes(p) + a.kv_head * kv_head_bytes(p.v_type, p.head_dim_v),
+                p.v_type, false, p.head_dim_v, scratch.v_tile);
       loaded = true;
     }
     for (int64_t h = 0; h < group; ++h) {
-      add_tile(a, row, a.kv_head * group + h, slot0, begin, end, scratch.k_tile, scratch.v_tile,
+      add_tile(a, row, a.kv_head * group + h, slot0, begin, end, scratch,
                scratch.spans + (row * group + h) * (2 + a.pool.head_dim_v));
     }
   }
@@ -122,8 +161,8 @@ void add_tile_to_rows(const AttnArgs& a, int64_t slot0, const Scratch& scratch) 
 
 int64_t attn_scratch_bytes(int64_t n_head, int64_t n_kv_head, int64_t head_dim,
                            int64_t head_dim_v) {
-  const int64_t n_float =
-      (head_dim + head_dim_v) * kBlockTok + kAttnRows * (n_head / n_kv_head) * (2 + head_dim_v);
+  const int64_t n_float = (head_dim + head_dim_v) * kBlockTok +
+                          kAttnRows * (n_head / n_kv_head) * (2 + head_dim_v + head_dim);
   return align_up<int64_t>(n_float * static_cast<int64_t>(sizeof(float)), 64);
 }
 
@@ -132,6 +171,7 @@ void attn_spans(const AttnArgs& a) {
   const int64_t n_v = a.pool.head_dim_v;
   const int64_t size = 2 + n_v;
   const Scratch scratch = split_scratch(a);
+  if (is_quantised(a.pool.k_type)) rotate_queries(a, scratch.q);
   for (int64_t row = 0; row < a.n_rows; ++row) {
     for (int64_t h = 0; h < group; ++h) {
       clear_partial(a.partial + row * a.partial_row_stride + h * size, n_v);
@@ -173,8 +213,9 @@ void attn_merge(float* left, const float* right, int64_t head_dim_v) {
   }
 }
 
-void attn_finish(const float* partial, int64_t head_dim_v, float* out) {
+void attn_finish(const float* partial, int64_t head_dim_v, KvType v_type, float* out) {
   for (int64_t i = 0; i < head_dim_v; ++i) out[i] = partial[2 + i] / partial[1];
+  if (is_quantised(v_type)) rotate_kv(out, head_dim_v, out);
 }
 
 }  // namespace infer::kern::generic

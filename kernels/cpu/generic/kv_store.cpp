@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "core/base/half.h"
+#include "kernels/cpu/generic/kv_quant.h"
 #include "kernels/cpu/generic/nonlinear.h"
 
 namespace infer::kern::generic {
@@ -18,19 +19,30 @@ void store_strided(const float* src, int64_t n, KvType type, std::byte* dst, int
   }
 }
 
+void store_k(const float* src, int64_t n, KvType type, std::byte* tile, int64_t t) {
+  if (type == KvType::kQ8_0) return store_k_quant<KvType::kQ8_0>(src, n, tile, t);
+  if (type == KvType::kQ4_0) return store_k_quant<KvType::kQ4_0>(src, n, tile, t);
+  store_strided(src, n, type, tile + t * (type == KvType::kF16 ? 2 : 4), kBlockTok);
+}
+
+void store_v(const float* src, int64_t n, KvType type, std::byte* tile, int64_t t) {
+  if (type == KvType::kQ8_0) return store_v_quant<KvType::kQ8_0>(src, n, tile, t);
+  if (type == KvType::kQ4_0) return store_v_quant<KvType::kQ4_0>(src, n, tile, t);
+  store_strided(src, n, type, tile + t * n * (type == KvType::kF16 ? 2 : 4), 1);
+}
+
 }  // namespace
 
 void kv_store(const KvStoreArgs& args) {
   const KvPoolView& p = args.pool;
-  const int64_t k_size = kv_type_bytes(p.k_type);
-  const int64_t v_size = kv_type_bytes(p.v_type);
+  const int64_t k_head = kv_head_bytes(p.k_type, p.head_dim);
+  const int64_t v_head = kv_head_bytes(p.v_type, p.head_dim_v);
   std::byte* k_block = p.k + args.block * k_block_bytes(p);
   std::byte* v_block = p.v + args.block * v_block_bytes(p);
   for (int64_t h = 0; h < p.n_kv_head; ++h) {
-    std::byte* k = k_block + (h * p.head_dim * kBlockTok + args.offset) * k_size;
-    std::byte* v = v_block + (h * kBlockTok + args.offset) * p.head_dim_v * v_size;
-    store_strided(args.k_row + h * p.head_dim, p.head_dim, p.k_type, k, kBlockTok);
-    store_strided(args.v_row + h * p.head_dim_v, p.head_dim_v, p.v_type, v, 1);
+    store_k(args.k_row + h * p.head_dim, p.head_dim, p.k_type, k_block + h * k_head, args.offset);
+    store_v(args.v_row + h * p.head_dim_v, p.head_dim_v, p.v_type, v_block + h * v_head,
+            args.offset);
   }
 }
 

@@ -19,7 +19,7 @@ void kv_store(const KvStoreArgs& args);
 int64_t attn_scratch_bytes(int64_t n_head, int64_t n_kv_head, int64_t head_dim, int64_t head_dim_v);
 void attn_spans(const AttnArgs& args);
 void attn_merge(float* left, const float* right, int64_t head_dim_v);
-void attn_finish(const float* partial, int64_t head_dim_v, float* out);
+void attn_finish(const float* partial, int64_t head_dim_v, KvType v_type, float* out);
 void logit_stats(const float* x, int64_t n, LogitStats* stats);
 
 }  // namespace infer::kern::generic
