@@ -1,11 +1,6 @@
-#include <sys/wait.h>
-
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +13,7 @@
 #include "tests/support/hf_json.h"
 #include "tests/support/model_fixture.h"
 #include "tests/support/stories260k.h"
+#include "tests/support/temp_folder.h"
 #include "tests/support/test_env.h"
 #include "tests/support/tiny_model.h"
 
@@ -31,42 +27,18 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-struct Outcome {
-  int exit_code = -1;
-  std::string out, err;
-};
-
-std::string slurp(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
-
-class InferCli : public testing::Test {
+class InferCli : public TempFolder {
  protected:
   void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "infer-cli-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
+    TempFolder::SetUp();
     must(tiny_model("llama").write(tiny()));
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
   std::string tiny() const { return path("tiny.gguf"); }
-  std::string write(const std::string& name, std::string_view text) const {
-    std::ofstream(folder_ / name, std::ios::binary) << text;
-    return path(name);
-  }
-  /// Runs `before` infer-cli ARGS `after` in a shell. Arguments are of our own making: no single
-  /// quotes in them.
+  /// Runs `before` infer-cli ARGS `after` in a shell.
   Outcome shell(const std::string& before, const std::vector<std::string>& args,
                 const std::string& after = "") const {
-    std::string command = before + " '" INFER_CLI_PROGRAM "'";
-    for (const std::string& a : args) command += " '" + a + "'";
-    command += " >" + path("stdout") + " 2>" + path("stderr") + " " + after;
-    const int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, slurp(path("stdout")),
-            slurp(path("stderr"))};
+    return run_program(INFER_CLI_PROGRAM, args, before, after);
   }
   Outcome run(const std::vector<std::string>& args) const { return shell("", args, "</dev/null"); }
   nlohmann::json run_json(std::vector<std::string> args) const {
@@ -84,8 +56,6 @@ class InferCli : public testing::Test {
     EXPECT_THAT(r.err.substr(line), HasSubstr(word));
     EXPECT_EQ(r.err.find('\n', line), r.err.size() - 1) << r.err;
   }
-
-  fs::path folder_;
 };
 
 TEST_F(InferCli, HelpAndUsage) {

@@ -2,8 +2,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <string>
 #include <vector>
@@ -16,6 +14,7 @@
 #include "core/base/check.h"
 #include "core/base/quant_types.h"
 #include "tests/support/gguf_builder.h"
+#include "tests/support/temp_folder.h"
 
 /// The program infer-gguf as a person runs it: exit codes, stdout, one line on stderr.
 namespace infer::test {
@@ -26,44 +25,13 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-struct Outcome {
-  int exit_code = -1;
-  std::string out, err;
-};
-
-std::string slurp(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
-
-class InferGguf : public testing::Test {
+class InferGguf : public TempFolder {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "infer-gguf-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
   std::string write(const std::string& name, const Bytes& bytes) const {
-    std::ofstream out(folder_ / name, std::ios::binary);
-    out.write(reinterpret_cast<const char*>(bytes.data()),
-              static_cast<std::streamsize>(bytes.size()));
-    INFER_CHECK(out.good(), "cannot write {}", name);
-    return path(name);
+    return TempFolder::write(name, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   }
-  /// Arguments are of our own making: no quotes in them.
   Outcome run(const std::vector<std::string>& args) const {
-    std::string command = "'" INFER_GGUF_PROGRAM "'";
-    for (const std::string& a : args) command += " '" + a + "'";
-    command += " >" + path("stdout") + " 2>" + path("stderr");
-    const int status = std::system(command.c_str());
-    Outcome r{WIFEXITED(status) ? WEXITSTATUS(status) : -1, slurp(path("stdout")),
-              slurp(path("stderr"))};
-    fs::remove(path("stdout"));
-    fs::remove(path("stderr"));
-    return r;
+    return run_program(INFER_GGUF_PROGRAM, args);
   }
   static void expect_error(const Outcome& r, int exit_code, std::string_view word) {
     EXPECT_EQ(r.exit_code, exit_code) << r.err;
@@ -72,8 +40,6 @@ class InferGguf : public testing::Test {
     EXPECT_THAT(r.err, HasSubstr(std::string(word)));
     EXPECT_EQ(r.err.find('\n'), r.err.size() - 1) << r.err;
   }
-
-  fs::path folder_;
 };
 
 TEST_F(InferGguf, HelpIsAResultAndUsageErrorsAreTwo) {

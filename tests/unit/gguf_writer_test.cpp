@@ -3,7 +3,6 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <string>
 
 #include <gmock/gmock.h>
@@ -13,6 +12,7 @@
 
 #include "gguf/split.h"
 #include "tests/support/gguf_builder.h"
+#include "tests/support/temp_folder.h"
 
 namespace infer::test {
 namespace {
@@ -22,20 +22,10 @@ using gguf::Reader;
 using gguf::Writer;
 using testing::HasSubstr;
 
-/// A folder of its own for each test, removed afterwards.
-class GgufFiles : public testing::Test {
+class GgufFiles : public TempFolder {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "infer-gguf-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
   static Bytes read(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+    const std::string text = slurp(path);
     const auto bytes = std::as_bytes(std::span(text));
     return Bytes(bytes.begin(), bytes.end());
   }
@@ -45,11 +35,6 @@ class GgufFiles : public testing::Test {
               static_cast<std::streamsize>(bytes.size()));
     ASSERT_TRUE(out.good());
   }
-  int64_t n_files() const {
-    return std::distance(fs::directory_iterator(folder_), fs::directory_iterator());
-  }
-
-  fs::path folder_;
 };
 class GgufWriter : public GgufFiles {};
 class GgufShards : public GgufFiles {};
