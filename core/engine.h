@@ -13,7 +13,7 @@
 #include "core/base/dtype.h"
 #include "core/base/mat_view.h"
 #include "core/base/result.h"
-#include "core/text/sampler.h"
+#include "core/text/sampler_params.h"
 #include "core/text/tokenizer.h"
 
 /// The public API and the only door to a model: the CLI, the server, perplexity and infer-bench are

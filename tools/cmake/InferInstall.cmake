@@ -20,9 +20,8 @@ set(public_headers
   core/model/model.h
   core/runtime/backend.h
   core/runtime/step.h
-  core/text/sampler.h
+  core/text/sampler_params.h
   core/text/tokenizer.h
-  core/text/top_select.h
   gguf/reader.h)
 list(TRANSFORM public_headers PREPEND ${PROJECT_SOURCE_DIR}/)
 target_sources(infer_engine PUBLIC FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR} FILES ${public_headers})
