@@ -5,6 +5,8 @@
 #include <limits>
 #include <numeric>
 
+#include "core/text/sampler.h"
+
 namespace infer::test {
 namespace {
 
