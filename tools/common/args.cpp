@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <iostream>
 
+#include "tools/common/docs/command_doc.h"
+
 namespace infer::tools {
 
 std::vector<std::string> normalise_args(int argc, char** argv, const std::vector<Alias>& aliases) {
@@ -18,6 +20,7 @@ std::vector<std::string> normalise_args(int argc, char** argv, const std::vector
 }
 
 int parse_args(CLI::App& app, std::vector<std::string> args) {
+  if (const int code = print_docs(app, args); code >= 0) return code;
   std::reverse(args.begin(), args.end());  // CLI11 takes them last first
   try {
     app.parse(std::move(args));

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <memory>
@@ -14,6 +15,7 @@
 #include "gguf/describe.h"
 #include "gguf/reader.h"
 #include "gguf/split.h"
+#include "tools/common/docs/command_doc.h"
 #include "tools/infer-gguf/info.h"
 
 namespace infer::tools {
@@ -150,6 +152,8 @@ int run(int argc, char** argv) {
   CLI::App* merge = app.add_subcommand("merge", "write a split model as one file");
   merge->add_option("FIRST", o.in, "the -00001-of-0000N.gguf file")->required();
   merge->add_option("OUT", o.out, "the file to write")->required();
+  const std::vector<std::string> args(argv + std::min(argc, 1), argv + argc);
+  if (const int code = print_docs(app, args); code >= 0) return code;
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
