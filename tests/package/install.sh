@@ -16,7 +16,8 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' HUP INT TERM
 
 "$cmake" --install "$build" --prefix "$work/usr" >"$work/install.log" || die "cmake --install failed"
-for file in bin/infer-cli bin/infer-gguf include/infer/core/engine.h; do
+for file in bin/infer-cli bin/infer-gguf bin/infer-bench include/infer/core/engine.h share/man/man1/infer-cli.1 \
+    share/bash-completion/completions/infer-cli; do
     [ -f "$work/usr/$file" ] || die "$file was not installed"
 done
 grep -q "$build" "$work"/usr/lib*/cmake/infer/*.cmake "$work"/usr/lib*/*/cmake/infer/*.cmake 2>/dev/null &&

@@ -71,33 +71,6 @@ function(infer_add_tool name)
   set_property(GLOBAL APPEND PROPERTY INFER_TOOLS ${name})
 endfunction()
 
-# Installs a program with the completions and the man page that it makes of its own flags (its main calls
-# print_docs, as parse_args does). A cross build cannot run it, and installs the program alone.
-function(infer_install_program name)
-  if(NOT TARGET ${name})
-    return()
-  endif()
-  include(GNUInstallDirs)
-  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-  if(CMAKE_CROSSCOMPILING)
-    return()
-  endif()
-  set(folder ${PROJECT_BINARY_DIR}/docs)
-  set(files ${folder}/bash/${name} ${folder}/zsh/_${name} ${folder}/fish/${name}.fish ${folder}/man/${name}.1)
-  add_custom_command(OUTPUT ${files}
-    COMMAND ${CMAKE_COMMAND} -E make_directory ${folder}/bash ${folder}/zsh ${folder}/fish ${folder}/man
-    COMMAND ${name} --completion bash > ${folder}/bash/${name}
-    COMMAND ${name} --completion zsh > ${folder}/zsh/_${name}
-    COMMAND ${name} --completion fish > ${folder}/fish/${name}.fish
-    COMMAND ${name} --man-page > ${folder}/man/${name}.1
-    DEPENDS ${name} COMMENT "Completions and man page of ${name}" VERBATIM)
-  add_custom_target(${name}_docs ALL DEPENDS ${files})
-  install(FILES ${folder}/bash/${name} DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
-  install(FILES ${folder}/zsh/_${name} DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
-  install(FILES ${folder}/fish/${name}.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
-  install(FILES ${folder}/man/${name}.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
-endfunction()
-
 # infer_add_test(unit_gguf LABELS unit SOURCES reader_test.cpp DEPENDS infer::gguf)
 # Label "threads" as well: part of the ThreadSanitizer suite. Label "slow": left out by ./check.
 function(infer_add_test name)
