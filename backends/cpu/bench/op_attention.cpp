@@ -72,7 +72,7 @@ void Attention::finish(int64_t unit, const OpSpec& s) {
       for (int64_t span = 1; split && span < a.span_end; ++span)
         kernels->attn_merge(left, left + span * span_floats, s.head_dim);
       kernels->attn_finish(
-          left, s.head_dim,
+          left, s.head_dim, a.pool.v_type,
           out.as<float>() + ((row + r) * s.n_head + a.kv_head * group + h) * s.head_dim);
     }
   }
