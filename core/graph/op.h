@@ -27,7 +27,7 @@ enum class OpKind : uint8_t {
   kGlu,              ///< unfused: in {gate, up} -> out
   kHeadNorm,         ///< unfused: in {x} -> out, RMS norm of each head
   kRope,             ///< unfused: in {x} -> out
-  kKvStore,          ///< unfused: in {k, v}, no output
+  kKvStore,          ///< unfused: in {k, v, q}, no output
 };
 std::string_view name_of(OpKind kind);
 
