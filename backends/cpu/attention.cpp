@@ -12,7 +12,8 @@ const float* CpuExecutable::rope_row(int rope, int64_t row) const {
          row * g_.ropes[static_cast<size_t>(rope)].rope_dim;
 }
 
-void CpuExecutable::store_row(int cache_layer, int64_t row, const float* k, const float* v) {
+void CpuExecutable::store_row(int cache_layer, int64_t row, const float* q, int64_t n_head,
+                              const float* k, const float* v) {
   const runtime::Row& r = step_->rows[static_cast<size_t>(row)];
   const int group = g_.cache_layers[static_cast<size_t>(cache_layer)].group;
   kern::KvStoreArgs args;
@@ -20,6 +21,8 @@ void CpuExecutable::store_row(int cache_layer, int64_t row, const float* k, cons
   args.block = step_->tables[static_cast<size_t>(group)].of(
       r.seq)[static_cast<size_t>(r.slot / kern::kBlockTok)];
   args.offset = static_cast<int32_t>(r.slot % kern::kBlockTok);
+  args.q_row = q;
+  args.n_head = n_head;
   args.k_row = k;
   args.v_row = v;
   k_.kv_store(args);
@@ -46,7 +49,8 @@ void CpuExecutable::qk_norm_rope_store(const graph::Op& op) {
     float* k = value(op.in[1]) + r * layer.n_kv_head * hd;
     turn(q, a.n_head, q_norm);
     turn(k, layer.n_kv_head, k_norm);
-    store_row(a.cache_layer, r, k, value(op.in[2]) + r * layer.n_kv_head * layer.head_dim_v);
+    store_row(a.cache_layer, r, q, a.n_head, k,
+              value(op.in[2]) + r * layer.n_kv_head * layer.head_dim_v);
   });
 }
 

@@ -120,7 +120,8 @@ class CpuExecutable final : public runtime::Executable {
                : static_cast<int64_t>(turn_.size());
   }
   const float* rope_row(int rope, int64_t row) const;
-  void store_row(int cache_layer, int64_t row, const float* k, const float* v);
+  void store_row(int cache_layer, int64_t row, const float* q, int64_t n_head, const float* k,
+                 const float* v);
   kern::AttnArgs attention_args(const graph::Op& op);
   void tile_args(kern::AttnArgs* a, const graph::AttentionAttrs& attrs, const RowTile& tile,
                  int64_t kv_head) const;

@@ -94,8 +94,11 @@ void CpuExecutable::kv_store(const graph::Op& op) {
   const int cache_layer = op.as<graph::KvStoreAttrs>().cache_layer;
   const int64_t n_k = n_cols(op.in[0]);
   const int64_t n_v = n_cols(op.in[1]);
+  const int64_t n_q = n_cols(op.in[2]);
+  const int64_t n_head = n_q / g_.cache_layers[static_cast<size_t>(cache_layer)].head_dim;
   for_rows(n_tok_, n_k + n_v, [&](int64_t r) {
-    store_row(cache_layer, r, value(op.in[0]) + r * n_k, value(op.in[1]) + r * n_v);
+    store_row(cache_layer, r, value(op.in[2]) + r * n_q, n_head, value(op.in[0]) + r * n_k,
+              value(op.in[1]) + r * n_v);
   });
 }
 

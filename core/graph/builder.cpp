@@ -181,7 +181,7 @@ ValueId Builder::store_unfused(const Qkv& qkv, int il, const std::string& blk, c
   };
   const ValueId q = one(qkv.q, blk + "attn_q", spec.q_norm, spec.n_head);
   const ValueId k = one(qkv.k, blk + "attn_k", spec.k_norm, spec.n_kv_head);
-  op(OpKind::kKvStore, il, blk + "attn_store", {k, qkv.v}, {}, KvStoreAttrs{cache_layer});
+  op(OpKind::kKvStore, il, blk + "attn_store", {k, qkv.v, q}, {}, KvStoreAttrs{cache_layer});
   return q;
 }
 

@@ -27,7 +27,7 @@ enum class OpKind : uint8_t {
   kGlu,              ///< unfused: in {gate [, up]} -> out, act(gate) [* up]
   kHeadNorm,         ///< unfused: in {x} -> out, RMS norm of each head
   kRope,             ///< unfused: in {x} -> out
-  kKvStore,          ///< unfused: in {k, v}, no output
+  kKvStore,          ///< unfused: in {k, v, q}, no output
   kMoeRoute,         ///< in {router logits} -> out {ids then weights of the experts used}
   kMoeGlu,           ///< in {x, route} -> out, each used expert's act(gate x) * up x
   kMoeDown,          ///< in {h, route, residual} -> out = residual + sum of weight * down(h)

@@ -95,6 +95,10 @@ struct KvStoreArgs {
   int32_t offset = 0;  ///< slot within the block, < kBlockTok
   const float* k_row = nullptr;
   const float* v_row = nullptr;
+  /// The token's queries as attention takes them, [n_head, head_dim], or nullptr: q4_0 rounds K
+  /// with regard to them (generic/kv_quant.h). n_head is a multiple of n_kv_head.
+  const float* q_row = nullptr;
+  int64_t n_head = 0;
 };
 
 /// Attention of up to kAttnRows query rows of one sequence against one KV head, over spans

@@ -32,9 +32,10 @@ void store_v(const float* src, int64_t n, KvType type, std::byte* tile, int64_t 
 }
 
 /// One head's K row: elements kBlockTok apart.
-void store_k(const float* src, int64_t n, KvType type, std::byte* tile, int64_t t) {
-  if (type == KvType::kQ8_0) return store_k_quant<KvType::kQ8_0>(src, n, tile, t);
-  if (type == KvType::kQ4_0) return store_k_quant<KvType::kQ4_0>(src, n, tile, t);
+void store_k(const float* src, int64_t n, KvType type, const KvQueries& queries, std::byte* tile,
+             int64_t t) {
+  if (type == KvType::kQ8_0) return store_k_quant<KvType::kQ8_0>(src, n, queries, tile, t);
+  if (type == KvType::kQ4_0) return store_k_quant<KvType::kQ4_0>(src, n, queries, tile, t);
   if (type == KvType::kF32) {
     std::byte* dst = tile + t * 4;
     for (int64_t i = 0; i < n; ++i) std::memcpy(dst + i * kBlockTok * 4, src + i, 4);
@@ -58,7 +59,13 @@ void kv_store(const KvStoreArgs& args) {
   std::byte* k_block = p.k + args.block * k_block_bytes(p);
   std::byte* v_block = p.v + args.block * v_block_bytes(p);
   for (int64_t h = 0; h < p.n_kv_head; ++h) {
-    store_k(args.k_row + h * p.head_dim, p.head_dim, p.k_type, k_block + h * k_head, args.offset);
+    KvQueries queries;
+    if (args.q_row != nullptr) {
+      queries.n_q = args.n_head / p.n_kv_head;
+      queries.q = args.q_row + h * queries.n_q * p.head_dim;
+    }
+    store_k(args.k_row + h * p.head_dim, p.head_dim, p.k_type, queries, k_block + h * k_head,
+            args.offset);
     store_v(args.v_row + h * p.head_dim_v, p.head_dim_v, p.v_type, v_block + h * v_head,
             args.offset);
   }

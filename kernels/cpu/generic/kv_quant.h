@@ -47,17 +47,42 @@ inline constexpr int64_t kMaxRotation = 128;
   }
 }
 
-/// kKvGroup elements of one token and head: x[i] = f16(d) * q[i].
-struct KvGroup {
-  int8_t q[kKvGroup];  ///< q8_0: -127..127; q4_0: -8..7
-  uint16_t d;          ///< half bits; NaN when an element is no finite number
+/// A rotated piece of one token and head: x[i] = f16(d[i / kKvGroup]) * q[i].
+struct KvPiece {
+  int8_t q[kMaxRotation];               ///< q8_0: -127..127; q4_0: -8..7
+  uint16_t d[kMaxRotation / kKvGroup];  ///< half bits; NaN when an element is no finite number
 };
 
-/// Levels by the scale as it is stored, nearest, ties to even.
+/// Nearest integer in [low, high], ties to even, as a float. v is no NaN.
+[[gnu::always_inline]] inline float nearest_level(float v, float low, float high) {
+  v = v < low ? low : (v > high ? high : v);
+  return (v + 0x1.8p23f) - 0x1.8p23f;
+}
+
+/// Levels of one group by the scale `d` as it is stored; returns the sum of squared errors.
+[[gnu::always_inline]] inline float round_group(const float* x, float d, float low, float high,
+                                                int8_t* q) {
+  const float inv = 1.0f / d;
+  float err[kKvGroup];
+  for (int i = 0; i < kKvGroup; ++i) {
+    const float level = nearest_level(x[i] * inv, low, high);
+    q[i] = static_cast<int8_t>(level);
+    err[i] = (level * d - x[i]) * (level * d - x[i]);
+  }
+  float sum = 0.0f;
+  for (int i = 0; i < kKvGroup; ++i) sum += err[i];
+  return sum;
+}
+
+/// One group: q8_0 gives 127 to the largest magnitude; q4_0 tries some scales about those that give
+/// it the last level of either side, and keeps the one of least squared error (the first of
+/// equals).
 template <KvType T>
-[[gnu::always_inline]] inline void quantise_kv(const float* x, KvGroup& g) {
-  constexpr float kTop = T == KvType::kQ8_0 ? 127.0f : 7.0f;
-  constexpr float kBottom = T == KvType::kQ8_0 ? -127.0f : -8.0f;
+[[gnu::always_inline]] inline void quantise_group(const float* x, int8_t* q, uint16_t* d_out) {
+  constexpr bool kEight = T == KvType::kQ8_0;
+  constexpr float kTop = kEight ? 127.0f : 7.0f, kBottom = kEight ? -127.0f : -8.0f;
+  constexpr float kDivisors[] = {
+      kEight ? 127.0f : -8.0f, -8.5f, -9.0f, -7.5f, -7.0f, 7.5f, 7.0f, 6.5f};
   uint32_t max_bits = 0;  // magnitudes order like their bits; NaN and inf come out on top
   float extreme = 0.0f;
   for (int i = 0; i < kKvGroup; ++i) {
@@ -65,72 +90,151 @@ template <KvType T>
     extreme = bits > max_bits ? x[i] : extreme;
     max_bits = bits > max_bits ? bits : max_bits;
   }
-  std::memset(&g, 0, sizeof(g));
-  // q4_0 gives its ninth level on one side to the element of largest magnitude, as the weights do.
-  const float wanted =
-      T == KvType::kQ8_0 ? std::bit_cast<float>(max_bits) / 127.0f : extreme / -8.0f;
-  g.d = f16_from_f32(wanted);
-  if ((g.d & 0x7c00u) == 0x7c00u) {
-    g.d = 0x7e00u;
+  if (kEight) extreme = std::bit_cast<float>(max_bits);
+  std::memset(q, 0, kKvGroup);
+  *d_out = f16_from_f32(extreme / kDivisors[0]);
+  if ((*d_out & 0x7c00u) == 0x7c00u) {
+    *d_out = 0x7e00u;
     return;
   }
-  const float d = f32_from_f16(g.d);
+  const float d = f32_from_f16(*d_out);
   if (d == 0.0f) return;
-  const float inv = 1.0f / d;
-  for (int i = 0; i < kKvGroup; ++i) {
-    float v = x[i] * inv;
-    v = v < kBottom ? kBottom : (v > kTop ? kTop : v);
-    g.q[i] = static_cast<int8_t>((v + 0x1.8p23f) - 0x1.8p23f);
+  float best = round_group(x, d, kBottom, kTop, q);
+  if constexpr (kEight) return;
+  for (int c = 1; c < 8; ++c) {
+    const uint16_t bits = f16_from_f32(extreme / kDivisors[c]);
+    const bool usable = (bits & 0x7c00u) != 0x7c00u && (bits & 0x7fffu) != 0;
+    int8_t levels[kKvGroup];
+    const float err = usable ? round_group(x, f32_from_f16(bits), kBottom, kTop, levels) : best;
+    if (!(err < best)) continue;
+    best = err;
+    *d_out = bits;
+    std::memcpy(q, levels, kKvGroup);
+  }
+}
+
+/// Weights of the channels of a piece in the errors of its K, from the token's own queries: their
+/// root mean square over the heads that share the KV head, relative to the piece, and a floor.
+/// q [n_q][dim] at the piece's first channel.
+[[gnu::always_inline]] inline void channel_weights(const float* q, int64_t n_q, int64_t dim,
+                                                   int64_t n, float* w) {
+  constexpr float kFloor = 0.3f;
+  float total = 0.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    float sum = 0.0f;
+    for (int64_t h = 0; h < n_q; ++h) sum += q[h * dim + i] * q[h * dim + i];
+    w[i] = sum;
+    total += sum;
+  }
+  const float inv = total > 0.0f ? static_cast<float>(n) / total : 0.0f;
+  for (int64_t i = 0; i < n; ++i) w[i] = __builtin_sqrtf(w[i] * inv) + kFloor;
+}
+
+/// Rounds the levels of a q4_0 piece again so that its errors fall on channels that queries care
+/// little about. With e the errors in the rotated space it lessens  e' M e,  M = H diag(w) H, level
+/// by level from the nearest ones on; M[i][j] = m[i ^ j], m = H w / sqrt(n). The queries of a
+/// model's head have much the same large channels at all tokens, so that those of the token itself
+/// tell. Scales and format stay. Source: rounding by second-order weights, one coordinate at a
+/// time, as OBQ (arXiv:2208.11580) does for weights. Measured: tests/golden/smollm2_test.cpp.
+[[gnu::always_inline]] inline void shape_errors(const float* x, const float* w, int64_t n,
+                                                KvPiece& p) {
+  constexpr int kPasses = 3;
+  float m[kMaxRotation] = {}, g[kMaxRotation] = {}, d[kMaxRotation];
+  rotate_kv(w, n, m);
+  const float norm = n == 32 ? 0.17677669529663687f : n == 64 ? 0.125f : 0.08838834764831845f;
+  for (int64_t i = 0; i < n; ++i) m[i] *= norm;
+  for (int64_t i = 0; i < n; ++i) {
+    d[i] = f32_from_f16(p.d[i / kKvGroup]);
+    g[i] = static_cast<float>(p.q[i]) * d[i] - x[i];
+  }
+  rotate_kv(g, n, g);
+  for (int64_t i = 0; i < n; ++i) g[i] *= w[i];
+  rotate_kv(g, n, g);
+  float finite = m[0];
+  for (int64_t i = 0; i < n; ++i) finite += g[i] * 0.0f;
+  if (!(finite > 0.0f && finite < 0x1p100f)) return;  // NaN or infinity in x, d or w
+  for (int pass = 0; pass < kPasses; ++pass) {
+    for (int64_t j = 0; j < n; ++j) {
+      if (d[j] == 0.0f) continue;
+      const auto old = static_cast<float>(p.q[j]);
+      const float level = nearest_level(old - g[j] / (m[0] * d[j]), -8.0f, 7.0f);
+      if (level == old) continue;
+      const float change = (level - old) * d[j];
+      p.q[j] = static_cast<int8_t>(level);
+      for (int64_t i = 0; i < n; ++i) g[i] += m[i ^ j] * change;
+    }
+  }
+}
+
+/// What a K row is rounded with: the rows [n_q][dim] of the queries that read it, nullptr for none.
+struct KvQueries {
+  const float* q = nullptr;
+  int64_t n_q = 0;
+};
+
+/// Rotates and rounds one row of a head, piece by piece: fn(first dim, length, piece).
+template <KvType T, class Fn>
+[[gnu::always_inline]] inline void quantise_row(const float* src, int64_t dim,
+                                                const KvQueries& queries, const Fn& fn) {
+  const int64_t n = rotation_len(dim);
+  for (int64_t at = 0; at < dim; at += n) {
+    float x[kMaxRotation];
+    rotate_kv(src + at, n, x);
+    KvPiece piece;
+    for (int64_t i = 0; i < n; i += kKvGroup) {
+      quantise_group<T>(x + i, piece.q + i, piece.d + i / kKvGroup);
+    }
+    if (T == KvType::kQ4_0 && queries.q != nullptr) {
+      float w[kMaxRotation];
+      channel_weights(queries.q + at, queries.n_q, dim, n, w);
+      shape_errors(x, w, n, piece);
+    }
+    fn(at, n, piece);
   }
 }
 
 /// A K row of one head into its column of the tile. `tile`: the head's part of the block.
 template <KvType T>
-[[gnu::always_inline]] inline void store_k_quant(const float* src, int64_t dim, std::byte* tile,
+[[gnu::always_inline]] inline void store_k_quant(const float* src, int64_t dim,
+                                                 const KvQueries& queries, std::byte* tile,
                                                  int64_t t) {
   uint16_t* scales = reinterpret_cast<uint16_t*>(tile + kv_scales_at(T, dim));
-  float rotated[kMaxRotation];
-  const int64_t n_rotated = rotation_len(dim);
-  for (int64_t i = 0; i < dim / kKvGroup; ++i) {
-    const int64_t in_piece = i * kKvGroup % n_rotated;
-    if (in_piece == 0) rotate_kv(src + i * kKvGroup, n_rotated, rotated);
-    KvGroup g;
-    quantise_kv<T>(rotated + in_piece, g);
-    scales[i * kBlockTok + t] = g.d;
-    for (int64_t j = 0; j < kKvGroup; ++j) {
-      const int64_t d = i * kKvGroup + j;
-      if constexpr (T == KvType::kQ8_0) {
-        tile[d * kBlockTok + t] = static_cast<std::byte>(g.q[j]);
-      } else if (j % 2 == 0) {
-        tile[d / 2 * kBlockTok + t] =
-            static_cast<std::byte>((g.q[j] + 8) | ((g.q[j + 1] + 8) << 4));
+  quantise_row<T>(src, dim, queries, [&](int64_t at, int64_t n, const KvPiece& p) {
+    for (int64_t i = 0; i < n; i += kKvGroup) {
+      scales[(at + i) / kKvGroup * kBlockTok + t] = p.d[i / kKvGroup];
+    }
+    if constexpr (T == KvType::kQ8_0) {
+      for (int64_t i = 0; i < n; ++i) {
+        tile[(at + i) * kBlockTok + t] = static_cast<std::byte>(p.q[i]);
+      }
+    } else {
+      for (int64_t i = 0; i < n; i += 2) {
+        tile[(at + i) / 2 * kBlockTok + t] =
+            static_cast<std::byte>((p.q[i] + 8) | ((p.q[i + 1] + 8) << 4));
       }
     }
-  }
+  });
 }
 
 /// A V row of one head into its row of the tile.
 template <KvType T>
 [[gnu::always_inline]] inline void store_v_quant(const float* src, int64_t dim, std::byte* tile,
                                                  int64_t t) {
+  constexpr int64_t kHalf = kKvGroup / 2;
   uint16_t* scales = reinterpret_cast<uint16_t*>(tile + kv_scales_at(T, dim));
-  float rotated[kMaxRotation];
-  const int64_t n_rotated = rotation_len(dim);
-  for (int64_t i = 0; i < dim / kKvGroup; ++i) {
-    const int64_t in_piece = i * kKvGroup % n_rotated;
-    if (in_piece == 0) rotate_kv(src + i * kKvGroup, n_rotated, rotated);
-    KvGroup g;
-    quantise_kv<T>(rotated + in_piece, g);
-    scales[i * kBlockTok + t] = g.d;
-    if constexpr (T == KvType::kQ8_0) {
-      std::memcpy(tile + t * dim + i * kKvGroup, g.q, kKvGroup);
-    } else {
-      for (int64_t j = 0; j < kKvGroup / 2; ++j) {
-        tile[t * dim / 2 + i * kKvGroup / 2 + j] =
-            static_cast<std::byte>((g.q[j] + 8) | ((g.q[j + kKvGroup / 2] + 8) << 4));
+  quantise_row<T>(src, dim, {}, [&](int64_t at, int64_t n, const KvPiece& p) {
+    for (int64_t i = 0; i < n; i += kKvGroup) {
+      scales[(at + i) / kKvGroup * kBlockTok + t] = p.d[i / kKvGroup];
+      if constexpr (T == KvType::kQ8_0) {
+        std::memcpy(tile + t * dim + at + i, p.q + i, kKvGroup);
+      } else {
+        for (int64_t j = 0; j < kHalf; ++j) {
+          tile[(t * dim + at + i) / 2 + j] =
+              static_cast<std::byte>((p.q[i + j] + 8) | ((p.q[i + j + kHalf] + 8) << 4));
+        }
       }
     }
-  }
+  });
 }
 
 }  // namespace infer::kern

@@ -19,9 +19,10 @@ void store_strided(const float* src, int64_t n, KvType type, std::byte* dst, int
   }
 }
 
-void store_k(const float* src, int64_t n, KvType type, std::byte* tile, int64_t t) {
-  if (type == KvType::kQ8_0) return store_k_quant<KvType::kQ8_0>(src, n, tile, t);
-  if (type == KvType::kQ4_0) return store_k_quant<KvType::kQ4_0>(src, n, tile, t);
+void store_k(const float* src, int64_t n, KvType type, const KvQueries& queries, std::byte* tile,
+             int64_t t) {
+  if (type == KvType::kQ8_0) return store_k_quant<KvType::kQ8_0>(src, n, queries, tile, t);
+  if (type == KvType::kQ4_0) return store_k_quant<KvType::kQ4_0>(src, n, queries, tile, t);
   store_strided(src, n, type, tile + t * (type == KvType::kF16 ? 2 : 4), kBlockTok);
 }
 
@@ -40,7 +41,13 @@ void kv_store(const KvStoreArgs& args) {
   std::byte* k_block = p.k + args.block * k_block_bytes(p);
   std::byte* v_block = p.v + args.block * v_block_bytes(p);
   for (int64_t h = 0; h < p.n_kv_head; ++h) {
-    store_k(args.k_row + h * p.head_dim, p.head_dim, p.k_type, k_block + h * k_head, args.offset);
+    KvQueries queries;
+    if (args.q_row != nullptr) {
+      queries.n_q = args.n_head / p.n_kv_head;
+      queries.q = args.q_row + h * queries.n_q * p.head_dim;
+    }
+    store_k(args.k_row + h * p.head_dim, p.head_dim, p.k_type, queries, k_block + h * k_head,
+            args.offset);
     store_v(args.v_row + h * p.head_dim_v, p.head_dim_v, p.v_type, v_block + h * v_head,
             args.offset);
   }
