@@ -53,6 +53,8 @@ class Exactness : public ::testing::TestWithParam<std::tuple<Variant, std::strin
 TEST_P(Exactness, RandomSchedules) {
   if (!has_shared()) GTEST_SKIP() << "no shared data (INFER_SHARED)";
   const auto& [variant, isa] = GetParam();
+  if (kThreadSanitized && isa != isa_levels().back())
+    GTEST_SKIP() << "too slow with ThreadSanitizer; threads work the same at the best level";
   ScheduleConfig config{.label = label_of(variant),
                         .model = model_for(variant),
                         .isa = isa,
