@@ -57,6 +57,7 @@ CpuFeatures detect_cpu_features() {
   f.fma = bit(one.c, 12);
   f.f16c = bit(one.c, 29);
   f.avx2 = bit(seven.b, 5);
+  f.avx_vnni = bit(seven_one.a, 4);
   if (!zmm) return f;
   f.avx512f = bit(seven.b, 16);
   f.avx512dq = bit(seven.b, 17);
