@@ -91,12 +91,13 @@ Result<OpReport> measure_op(const OpSpec& spec, const OpOptions& options) {
   ThreadPool pool({.n_threads = n_threads, .pin = pin, .cpus = topology.cpus});
   INFER_ASSIGN(const OpRun run, op->make(spec, {kernels, pool, topology.l3_bytes}));
 
-  OpReport report{.isa = kernels.isa,
-                  .n_threads = pool.n_threads(),
-                  .n_copy = run.n_copy,
-                  .bytes = run.bytes,
-                  .ops = run.ops,
-                  .int8 = run.int8};
+  OpReport report;
+  report.isa = kernels.isa;
+  report.n_threads = pool.n_threads();
+  report.n_copy = run.n_copy;
+  report.bytes = run.bytes;
+  report.ops = run.ops;
+  report.int8 = run.int8;
   int64_t next = 0;
   report.call_s = time_calls(options.timing, [&](int64_t n) {
     for (int64_t i = 0; i < n; ++i) run.call(next++ % run.n_copy);

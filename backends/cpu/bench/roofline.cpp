@@ -110,7 +110,9 @@ void measure_level(ThreadPool& pool, const kern::RooflineLevel& level, ReadArray
     report->points.push_back(std::move(point));
   };
   if (level.read != nullptr) {
-    RooflinePoint point{.name = "read", .recipe = "sum of 64-bit words"};
+    RooflinePoint point;
+    point.name = "read";
+    point.recipe = "sum of 64-bit words";
     const auto calls = [&](int64_t n) { arrays.read(pool, level, n); };
     for (const double s : time_calls(options.timing, calls))
       point.per_s.push_back(static_cast<double>(report->array_bytes) / s);

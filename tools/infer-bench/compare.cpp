@@ -1,0 +1,214 @@
+#include <sys/wait.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/base/error.h"
+#include "core/eval/stats.h"
+#include "tools/infer-bench/command.h"
+#include "tools/infer-bench/output.h"
+
+namespace infer::tools {
+namespace {
+
+constexpr const char* kWall = "wall_s";
+constexpr const char* kInterval = "95 % t-interval of the mean log-ratio of the pairs";
+
+struct CompareArgs {
+  std::array<std::string, 2> commands;
+  std::vector<std::string> keys;
+  bool wall = false;
+  int n_pair = 5, n_warmup = 0;
+  uint64_t seed = 1;
+  OutputFormat format;
+};
+
+/// What is compared: a key (or the wall time), with a value of each command a pair.
+struct Series {
+  std::string key;
+  std::array<std::vector<double>, 2> values;
+};
+
+struct Outcome {
+  std::string out;
+  double seconds = 0.0;
+};
+
+Result<Outcome> run_command(const std::string& command, char which) {
+  std::fflush(stdout);
+  const auto begin = std::chrono::steady_clock::now();
+  std::FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr)
+    return make_error(ErrorCode::kIo, "command {} '{}': {}", which, command, std::strerror(errno));
+  Outcome outcome;
+  char chunk[4096];
+  while (const size_t n = std::fread(chunk, 1, sizeof(chunk), pipe)) outcome.out.append(chunk, n);
+  const int status = pclose(pipe);
+  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (status < 0 || !WIFEXITED(status))
+    return make_error(ErrorCode::kIo, "command {} '{}' was ended by a signal", which, command);
+  if (WEXITSTATUS(status) != 0)
+    return make_error(ErrorCode::kIo, "command {} '{}' failed with exit code {}", which, command,
+                      WEXITSTATUS(status));
+  return outcome;
+}
+
+/// The output as JSON, or its last line that is an object.
+nlohmann::json find_json(const std::string& out) {
+  nlohmann::json whole = nlohmann::json::parse(out, nullptr, false);
+  if (whole.is_object()) return whole;
+  size_t end = out.size();
+  while (end > 0) {
+    const size_t newline = out.rfind('\n', end - 1);
+    const size_t begin = newline == std::string::npos ? 0 : newline + 1;
+    nlohmann::json line = nlohmann::json::parse(out.substr(begin, end - begin), nullptr, false);
+    if (line.is_object()) return line;
+    end = newline == std::string::npos ? 0 : newline;
+  }
+  return nullptr;
+}
+
+/// "tg.tok_s": a number, or the median of an array of numbers.
+Result<double> value_at(const nlohmann::json& json, const std::string& key, char which) {
+  const nlohmann::json* at = &json;
+  for (size_t begin = 0; begin <= key.size();) {
+    const size_t dot = std::min(key.find('.', begin), key.size());
+    const std::string part = key.substr(begin, dot - begin);
+    if (!at->is_object() || !at->contains(part))
+      return make_error(ErrorCode::kNotFound, "--key {}: not in the output of command {}", key,
+                        which);
+    at = &(*at)[part];
+    begin = dot + 1;
+  }
+  std::vector<double> values;
+  for (const nlohmann::json& v : at->is_array() ? *at : nlohmann::json::array({*at})) {
+    if (!v.is_number())
+      return make_error(ErrorCode::kCorrupt, "--key {}: {} of command {} is no number", key,
+                        v.dump(), which);
+    values.push_back(v.get<double>());
+  }
+  if (values.empty())
+    return make_error(ErrorCode::kCorrupt, "--key {}: no values in the output of command {}", key,
+                      which);
+  return eval::median(values);
+}
+
+Result<void> measure(const CompareArgs& args, size_t which, std::vector<Series>* series) {
+  const char name = which == 0 ? 'A' : 'B';
+  INFER_ASSIGN(const Outcome outcome, run_command(args.commands[which], name));
+  const nlohmann::json json = args.keys.empty() ? nlohmann::json() : find_json(outcome.out);
+  if (!args.keys.empty() && !json.is_object())
+    return make_error(ErrorCode::kCorrupt, "command {} '{}' printed no JSON object", name,
+                      args.commands[which]);
+  for (Series& s : *series) {
+    double value = outcome.seconds;
+    if (s.key != kWall || !args.wall) {
+      INFER_ASSIGN(value, value_at(json, s.key, name));
+    }
+    s.values[which].push_back(value);
+  }
+  return {};
+}
+
+nlohmann::ordered_json to_json(const CompareArgs& args, const Series& s,
+                               const eval::PairedRatio& r) {
+  nlohmann::ordered_json j;
+  j["key"] = s.key;
+  j["a"] = rounded(s.values[0]);
+  j["b"] = rounded(s.values[1]);
+  j["median_a"] = rounded(eval::median(s.values[0]));
+  j["median_b"] = rounded(eval::median(s.values[1]));
+  j["ratio"] = rounded(r.ratio);
+  j["median_ratio"] = rounded(r.median);
+  if (args.n_pair > 1) {
+    j["low"] = rounded(r.low);
+    j["high"] = rounded(r.high);
+  }
+  return j;
+}
+
+Result<void> report(const CompareArgs& args, const std::vector<Series>& series) {
+  nlohmann::ordered_json j;
+  j["a"] = args.commands[0];
+  j["b"] = args.commands[1];
+  j["pairs"] = args.n_pair;
+  j["interval"] = kInterval;
+  j["keys"] = nlohmann::json::array();
+  Table table({{"value"},
+               {"A (median)", true},
+               {"B (median)", true},
+               {"A / B", true},
+               {"95 % interval", true},
+               {"median of A / B", true}});
+  for (const Series& s : series) {
+    INFER_ASSIGN(const eval::PairedRatio r, eval::paired_ratio(s.values[0], s.values[1]));
+    j["keys"].push_back(to_json(args, s, r));
+    table.add({s.key, fmt::format("{:.6g}", eval::median(s.values[0])),
+               fmt::format("{:.6g}", eval::median(s.values[1])), fmt::format("{:.3f}", r.ratio),
+               args.n_pair > 1 ? fmt::format("{:.3f} .. {:.3f}", r.low, r.high) : "-",
+               fmt::format("{:.3f}", r.median)});
+  }
+  if (args.format.json) return print(j);
+  return print(fmt::format("A: {}\nB: {}\n{} pairs, each in random order; interval: {}\n\n{}",
+                           args.commands[0], args.commands[1], args.n_pair, kInterval,
+                           table.text()));
+}
+
+Result<void> compare(const CompareArgs& args) {
+  if (args.keys.empty() && !args.wall)
+    return make_error(ErrorCode::kInvalidArgument,
+                      "compare: say what: --key KEY of the commands' JSON, or --wall");
+  std::vector<Series> series;
+  for (const std::string& key : args.keys) series.push_back({key, {}});
+  if (args.wall) series.push_back({kWall, {}});
+  for (int i = 0; i < args.n_warmup; ++i) {
+    for (size_t which : {0, 1})
+      INFER_TRY(run_command(args.commands[which], which == 0 ? 'A' : 'B'));
+  }
+  std::mt19937_64 rng(args.seed);
+  for (int i = 0; i < args.n_pair; ++i) {
+    const size_t first = rng() >> 63;
+    for (const size_t which : {first, 1 - first}) INFER_TRY(measure(args, which, &series));
+    std::fprintf(stderr, "pair %d of %d:", i + 1, args.n_pair);
+    for (const Series& s : series) {
+      std::fprintf(stderr, " %s %.6g : %.6g", s.key.c_str(), s.values[0].back(),
+                   s.values[1].back());
+    }
+    std::fprintf(stderr, "\n");
+  }
+  return report(args, series);
+}
+
+}  // namespace
+
+Command add_compare(CLI::App& app) {
+  auto args = std::make_shared<CompareArgs>();
+  CLI::App* sub = app.add_subcommand(
+      "compare", "two commands in turn; ratio of a number that both print as JSON, or of times");
+  sub->add_option("CMD-A", args->commands[0], "a shell command")->required();
+  sub->add_option("CMD-B", args->commands[1], "the other one")->required();
+  sub->add_option("-k,--key", args->keys,
+                  "where the number is: tg.tok_s; of an array the median (several times)")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  sub->add_flag("--wall", args->wall, "compare the commands' wall time");
+  sub->add_option("-r,--repetitions", args->n_pair, "pairs")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  sub->add_option("--warmup", args->n_warmup, "runs of each before that do not count")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  sub->add_option("-s,--seed", args->seed, "seed of the order within the pairs")
+      ->capture_default_str();
+  add_output_flags(*sub, &args->format);
+  return {sub, [args] { return compare(*args); }};
+}
+
+}  // namespace infer::tools
