@@ -262,11 +262,11 @@ TEST_F(InferBench, CompareFindsAKnownRatio) {
   std::ofstream(path("na")) << "6\n";
   std::ofstream(path("nb")) << "3\n";
   const std::string script = "sh " + path("twice.sh");
-  const json j = run_json("compare '" + script + " a' '" + script + " b' -k x.y -r 4 --wall");
+  const json j = run_json("compare '" + script + " a' '" + script + " b' -k x.y -r 4 --wall --rss");
   ASSERT_TRUE(j.is_object());
   EXPECT_EQ(j["pairs"], 4);
   EXPECT_THAT(j["interval"].get<std::string>(), HasSubstr("t-interval"));
-  ASSERT_EQ(j["keys"].size(), 2u);
+  ASSERT_EQ(j["keys"].size(), 3u);
   const json& xy = j["keys"][0];
   EXPECT_EQ(xy["key"], "x.y");
   EXPECT_EQ(xy["a"], json({6, 12, 24, 48}));
@@ -276,6 +276,15 @@ TEST_F(InferBench, CompareFindsAKnownRatio) {
     EXPECT_NEAR(xy[key].get<double>(), 2.0, 1e-5) << key;
   EXPECT_EQ(j["keys"][1]["key"], "wall_s");
   expect_positive(j["keys"][1]["a"], 4);
+  EXPECT_EQ(j["keys"][2]["key"], "peak_rss_mib");
+}
+
+TEST_F(InferBench, CompareSeesMemoryOfWhatTheCommandStarts) {
+  // dd holds a block of the size it is told, in a child of the command's shell.
+  const std::string dd = "'dd if=/dev/zero of=/dev/null count=1 bs=";
+  const json j = run_json("compare " + dd + "256M; true' " + dd + "64M; true' --rss -r 1");
+  EXPECT_NEAR(j["keys"][0]["a"][0].get<double>(), 256.0, 24.0);
+  EXPECT_NEAR(j["keys"][0]["b"][0].get<double>(), 64.0, 24.0);
 }
 
 TEST_F(InferBench, CompareMixesTheOrderOfPairs) {

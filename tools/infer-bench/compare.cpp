@@ -1,4 +1,8 @@
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -8,6 +12,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/base/error.h"
@@ -18,20 +23,23 @@
 namespace infer::tools {
 namespace {
 
-constexpr const char* kWall = "wall_s";
+constexpr const char* kWallName = "wall_s";
+constexpr const char* kRssName = "peak_rss_mib";
 constexpr const char* kInterval = "95 % t-interval of the mean log-ratio of the pairs";
 
 struct CompareArgs {
   std::array<std::string, 2> commands;
   std::vector<std::string> keys;
-  bool wall = false;
+  bool wall = false, rss = false;
   int n_pair = 5, n_warmup = 0;
   uint64_t seed = 1;
   OutputFormat format;
 };
 
-/// What is compared: a key (or the wall time), with a value of each command a pair.
+/// What is compared: a number of the commands' JSON, or one that is taken from outside, with a
+/// value of each command a pair.
 struct Series {
+  enum class Source : uint8_t { kJson, kWall, kRss } source = Source::kJson;
   std::string key;
   std::array<std::vector<double>, 2> values;
 };
@@ -39,20 +47,47 @@ struct Series {
 struct Outcome {
   std::string out;
   double seconds = 0.0;
+  double peak_rss_mib = 0.0;  ///< of the largest process that the command started and waited for
 };
 
-Result<Outcome> run_command(const std::string& command, char which) {
-  std::fflush(stdout);
-  const auto begin = std::chrono::steady_clock::now();
-  std::FILE* pipe = popen(command.c_str(), "r");
-  if (pipe == nullptr)
+/// Starts `sh -c command` with its stdout in a pipe; gives the process and the pipe's other end.
+Result<std::pair<pid_t, int>> start(const std::string& command, char which) {
+  int pipe_ends[2];
+  if (pipe2(pipe_ends, O_CLOEXEC) != 0)
     return make_error(ErrorCode::kIo, "command {} '{}': {}", which, command, std::strerror(errno));
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
+  std::string text = command;
+  char shell[] = "sh", flag[] = "-c";
+  char* argv[] = {shell, flag, text.data(), nullptr};
+  pid_t pid = 0;
+  const int error = posix_spawn(&pid, "/bin/sh", &actions, nullptr, argv, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(pipe_ends[1]);
+  if (error == 0) return std::pair(pid, pipe_ends[0]);
+  close(pipe_ends[0]);
+  return make_error(ErrorCode::kIo, "command {} '{}': {}", which, command, std::strerror(error));
+}
+
+Result<Outcome> run_command(const std::string& command, char which) {
+  const auto begin = std::chrono::steady_clock::now();
+  INFER_ASSIGN(const auto child, start(command, which));
+  const auto [pid, in] = child;
   Outcome outcome;
   char chunk[4096];
-  while (const size_t n = std::fread(chunk, 1, sizeof(chunk), pipe)) outcome.out.append(chunk, n);
-  const int status = pclose(pipe);
+  ssize_t n = 0;
+  while ((n = read(in, chunk, sizeof(chunk))) > 0 || (n < 0 && errno == EINTR)) {
+    if (n > 0) outcome.out.append(chunk, static_cast<size_t>(n));
+  }
+  close(in);
+  int status = 0;
+  rusage usage{};
+  while (wait4(pid, &status, 0, &usage) < 0 && errno == EINTR) {
+  }
   outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  if (status < 0 || !WIFEXITED(status))
+  outcome.peak_rss_mib = static_cast<double>(usage.ru_maxrss) / 1024.0;
+  if (!WIFEXITED(status))
     return make_error(ErrorCode::kIo, "command {} '{}' was ended by a signal", which, command);
   if (WEXITSTATUS(status) != 0)
     return make_error(ErrorCode::kIo, "command {} '{}' failed with exit code {}", which, command,
@@ -108,8 +143,8 @@ Result<void> measure(const CompareArgs& args, size_t which, std::vector<Series>*
     return make_error(ErrorCode::kCorrupt, "command {} '{}' printed no JSON object", name,
                       args.commands[which]);
   for (Series& s : *series) {
-    double value = outcome.seconds;
-    if (s.key != kWall || !args.wall) {
+    double value = s.source == Series::Source::kWall ? outcome.seconds : outcome.peak_rss_mib;
+    if (s.source == Series::Source::kJson) {
       INFER_ASSIGN(value, value_at(json, s.key, name));
     }
     s.values[which].push_back(value);
@@ -162,12 +197,13 @@ Result<void> report(const CompareArgs& args, const std::vector<Series>& series) 
 }
 
 Result<void> compare(const CompareArgs& args) {
-  if (args.keys.empty() && !args.wall)
-    return make_error(ErrorCode::kInvalidArgument,
-                      "compare: say what: --key KEY of the commands' JSON, or --wall");
   std::vector<Series> series;
-  for (const std::string& key : args.keys) series.push_back({key, {}});
-  if (args.wall) series.push_back({kWall, {}});
+  for (const std::string& key : args.keys) series.push_back({Series::Source::kJson, key, {}});
+  if (args.wall) series.push_back({Series::Source::kWall, kWallName, {}});
+  if (args.rss) series.push_back({Series::Source::kRss, kRssName, {}});
+  if (series.empty())
+    return make_error(ErrorCode::kInvalidArgument,
+                      "compare: say what: --key KEY of the commands' JSON, --wall or --rss");
   for (int i = 0; i < args.n_warmup; ++i) {
     for (size_t which : {0, 1})
       INFER_TRY(run_command(args.commands[which], which == 0 ? 'A' : 'B'));
@@ -199,6 +235,7 @@ Command add_compare(CLI::App& app) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   sub->add_flag("--wall", args->wall, "compare the commands' wall time");
+  sub->add_flag("--rss", args->rss, "compare the commands' peak resident memory");
   sub->add_option("-r,--repetitions", args->n_pair, "pairs")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
