@@ -126,6 +126,7 @@ TEST_F(InferBench, RunHasThePeersFields) {
   EXPECT_EQ(j["depth"], 0);
   EXPECT_EQ(j["pp"]["n"], 12);
   expect_positive(j["pp"]["tok_s"], 2);
+  expect_positive(j["pp"]["cpu_tok_s"], 2);
   EXPECT_EQ(j["tg"]["n"], 3);
   EXPECT_EQ(j["tg"]["batch"], 1);
   expect_positive(j["tg"]["tok_s"], 2);

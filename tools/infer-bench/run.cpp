@@ -31,7 +31,7 @@ struct RunArgs {
 
 struct TestResult {
   BenchTest test;
-  std::vector<double> tok_s;
+  Speed speed;
 };
 
 struct RunReport {
@@ -97,8 +97,9 @@ nlohmann::ordered_json test_json(const TestResult& r) {
   j["n_gen"] = r.test.kind == BenchTest::Kind::kGenerate ? r.test.n : 0;
   j["depth"] = r.test.depth;
   j["batch"] = r.test.batch;
-  j["tok_s"] = rounded(r.tok_s);
-  j["median"] = rounded(eval::median(r.tok_s));
+  j["tok_s"] = rounded(r.speed.tok_s);
+  j["cpu_tok_s"] = rounded(r.speed.cpu_tok_s);
+  j["median"] = rounded(eval::median(r.speed.tok_s));
   return j;
 }
 
@@ -117,7 +118,8 @@ nlohmann::ordered_json to_json(const RunArgs& args, const RunReport& report) {
     nlohmann::ordered_json entry;
     entry["n"] = r.test.n;
     if (!prompt) entry["batch"] = r.test.batch;
-    entry["tok_s"] = rounded(r.tok_s);
+    entry["tok_s"] = rounded(r.speed.tok_s);
+    entry["cpu_tok_s"] = rounded(r.speed.cpu_tok_s);
     if (!j.contains(prompt ? "pp" : "tg")) j[prompt ? "pp" : "tg"] = std::move(entry);
   }
   j["load_ms"] = rounded(report.load_ms);
@@ -140,7 +142,7 @@ std::string to_md(const RunReport& report) {
                {"t/s", true}});
   for (const TestResult& r : report.results) {
     table.add({report.type, report.size, report.params, report.backend,
-               std::to_string(report.n_threads), r.test.name(), mean_and_spread(r.tok_s)});
+               std::to_string(report.n_threads), r.test.name(), mean_and_spread(r.speed.tok_s)});
   }
   return table.text();
 }
@@ -183,8 +185,8 @@ Result<void> run_model(RunArgs& args) {
   report.backend = loaded.backends.front()->describe().name;
   split_description(engine.model().description(), &report);
   for (const BenchTest& test : tests) {
-    INFER_ASSIGN(std::vector<double> tok_s, run_test(engine, test, args.n_rep, args.seed));
-    report.results.push_back({test, std::move(tok_s)});
+    INFER_ASSIGN(Speed speed, run_test(engine, test, args.n_rep, args.seed));
+    report.results.push_back({test, std::move(speed)});
   }
   return args.format.json ? print(to_json(args, report)) : print(to_md(report));
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <random>
 
 #include "core/base/checked.h"
@@ -12,7 +13,26 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
+/// Wall and CPU time of the process.
+struct Instant {
+  Clock::time_point wall;
+  double cpu_s = 0.0;
+
+  static Instant now() {
+    timespec t{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return {Clock::now(), static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec)};
+  }
+};
+
+struct Sample {
+  double tok_s = 0.0, cpu_tok_s = 0.0;
+};
+Sample speed(int64_t n_tok, const Instant& begin, const Instant& end) {
+  const auto n = static_cast<double>(n_tok);
+  return {n / std::chrono::duration<double>(end.wall - begin.wall).count(),
+          n / (end.cpu_s - begin.cpu_s)};
+}
 
 /// Tokens that all sequences may draw while the last of them still computes its prompt.
 int64_t stagger(const BenchTest& t, int64_t n_batch) {
@@ -29,7 +49,7 @@ class TestRun {
   TestRun(Engine& engine, const BenchTest& test, uint64_t seed)
       : engine_(engine), test_(test), rng_(seed), past_(random_ids(test.depth)) {}
 
-  Result<double> prompt() {
+  Result<Sample> prompt() {
     if (test_.depth > 0) {  // the prefix cache keeps these tokens for the prompt that is timed
       INFER_ASSIGN(const Response filled, engine_.generate(request(past_, 0)));
     }
@@ -38,20 +58,19 @@ class TestRun {
     ids.insert(ids.end(), fresh.begin(), fresh.end());
     n_first_ = 0;
     Request r = request(std::move(ids), 1);
-    const Clock::time_point begin = Clock::now();
+    const Instant begin = Instant::now();
     INFER_ASSIGN(const RequestId id, engine_.submit(std::move(r)));
     while (n_first_ == 0) INFER_TRY(step());
-    const double s = seconds(first_token_ - begin);
     INFER_ASSIGN(const Response done, engine_.wait(id));
     const int64_t n_computed = done.timings.prompt_tok - done.timings.cached_tok;
     if (n_computed >= test_.n + kBlock)
       return make_error(ErrorCode::kUnsupported,
                         "depth {}: only {} tokens of the past came out of the prefix cache",
                         test_.depth, done.timings.cached_tok);
-    return static_cast<double>(n_computed) / s;
+    return speed(n_computed, begin, first_token_);
   }
 
-  Result<double> generate() {
+  Result<Sample> generate() {
     n_first_ = 0;
     n_token_ = 0;
     std::vector<RequestId> ids;
@@ -62,16 +81,16 @@ class TestRun {
     }
     while (n_first_ < test_.batch) INFER_TRY(step());
     const int64_t n_before = n_token_;
-    const Clock::time_point begin = Clock::now();
+    const Instant begin = Instant::now();
     for (int64_t i = 0; i < test_.n; ++i) INFER_TRY(step());
-    const double s = seconds(Clock::now() - begin);
+    const Instant end = Instant::now();
     const int64_t n_drawn = n_token_ - n_before;
     for (const RequestId id : ids) engine_.cancel(id);
     for (const RequestId id : ids) INFER_TRY(engine_.wait(id));
     if (n_drawn != test_.n * test_.batch)
       return make_error(ErrorCode::kOutOfMemory, "{}: {} tokens were drawn in {} steps",
                         test_.name(), n_drawn, test_.n);
-    return static_cast<double>(n_drawn) / s;
+    return speed(n_drawn, begin, end);
   }
 
  private:
@@ -96,7 +115,7 @@ class TestRun {
       if (!first) return;
       first = false;
       ++n_first_;
-      first_token_ = Clock::now();
+      first_token_ = Instant::now();
     };
     return r;
   }
@@ -112,7 +131,7 @@ class TestRun {
   std::mt19937_64 rng_;
   const std::vector<TokenId> past_;
   int64_t n_first_ = 0, n_token_ = 0;
-  Clock::time_point first_token_;
+  Instant first_token_;
 };
 
 }  // namespace
@@ -136,16 +155,17 @@ void fit_options(const std::vector<BenchTest>& tests, EngineOptions* options) {
   }
 }
 
-Result<std::vector<double>> run_test(Engine& engine, const BenchTest& test, int n_rep,
-                                     uint64_t seed) {
+Result<Speed> run_test(Engine& engine, const BenchTest& test, int n_rep, uint64_t seed) {
   TestRun run(engine, test, seed);
-  std::vector<double> tok_s;
+  Speed all;
   for (int i = 0; i <= n_rep; ++i) {
-    INFER_ASSIGN(const double speed,
+    INFER_ASSIGN(const Sample sample,
                  test.kind == BenchTest::Kind::kPrompt ? run.prompt() : run.generate());
-    if (i > 0) tok_s.push_back(speed);  // the first one warms up
+    if (i == 0) continue;  // warms up
+    all.tok_s.push_back(sample.tok_s);
+    all.cpu_tok_s.push_back(sample.cpu_tok_s);
   }
-  return tok_s;
+  return all;
 }
 
 }  // namespace infer::tools

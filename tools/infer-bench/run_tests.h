@@ -21,10 +21,17 @@ struct BenchTest {
 /// What an engine needs to run all of `tests`, with n_batch and the like as they are.
 void fit_options(const std::vector<BenchTest>& tests, EngineOptions* options);
 
-/// Tokens a second, one value a repetition, after one that does not count. A prompt is timed from
+/// One value a repetition.
+struct Speed {
+  std::vector<double> tok_s;      ///< tokens a second
+  std::vector<double> cpu_tok_s;  ///< tokens a second of CPU time of the whole process: with one
+                                  ///< thread the same on an idle machine, and far steadier on a
+                                  ///< busy one
+};
+
+/// The speed of a test, after one repetition that does not count. A prompt is timed from
 /// its submission to its first token, drawn and delivered; generation from there on.
 /// Needs: an engine made with fit_options, in manual mode. Tokens are random, the same for a seed.
-Result<std::vector<double>> run_test(Engine& engine, const BenchTest& test, int n_rep,
-                                     uint64_t seed);
+Result<Speed> run_test(Engine& engine, const BenchTest& test, int n_rep, uint64_t seed);
 
 }  // namespace infer::tools
