@@ -50,8 +50,9 @@ TEST_F(SmolLm2Template, RendersAsJinja2Does) {
     for (const auto& c : f["cases"]) {
       std::vector<ChatMessage> chat;
       for (const auto& m : c["vars"]["messages"]) chat.push_back({m["role"], m["content"]});
-      const auto got =
-          form->render(chat, {.add_generation_prompt = c["vars"]["add_generation_prompt"]});
+      infer::text::ChatOptions options;
+      options.add_generation_prompt = c["vars"]["add_generation_prompt"];
+      const auto got = form->render(chat, options);
       ASSERT_TRUE(got.ok()) << got.error().message;
       EXPECT_EQ(got->text, c["output"].get<std::string>());
       const auto ids = encode_chat(*tokenizer_, *got);
