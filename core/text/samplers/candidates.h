@@ -12,6 +12,10 @@
 
 namespace infer::text {
 
+/// Probabilities of candidates at temperature 1: p = exp(logit - log_norm).
+struct Softmax {
+  double max = 0.0, log_norm = 0.0;
+};
 /// The tokens that can still be drawn, on their way through the stages of a sampler.
 /// They begin as the row of logits itself with a few changed entries ("edits"). A list is made when
 /// a stage needs one: short by a stage that keeps few (top-k over a vocabulary of 262,144 copies
@@ -19,7 +23,9 @@ namespace infer::text {
 /// in the list. What is drawn does not depend on the order inside the list.
 class Candidates {
  public:
-  /// Room for what reset() and the stages need, so that they allocate nothing.
+  static constexpr size_t kShort = 256;
+  /// Room for what reset() and the stages need, so that they allocate nothing. Lists of at most
+  /// kShort are sorted where they are.
   void reserve(size_t n_list, size_t n_edit);
   /// Needs: argmax is the best of logits (lowest id among equals); the row outlives the use.
   void reset(std::span<const float> logits, int32_t argmax);
@@ -43,24 +49,15 @@ class Candidates {
   void keep_top(size_t k);
   /// Those with logit >= threshold, but at least the min_keep best.
   void keep_at_least(double threshold, size_t min_keep);
-  /// Keeps the shortest run of best candidates whose weights (>= 0) sum up to `enough`, but at
-  /// least min_keep. Sorts no further than it has to.
-  template <class Weight>
-  void keep_best_run(Weight&& weight, double enough, size_t min_keep) {
-    keep_run(better, weight, enough, min_keep, /*by_logit=*/true);
-  }
-  /// The same in another order.
-  template <class Order, class Weight>
-  void keep_run(Order&& order, Weight&& weight, double enough, size_t min_keep) {
-    keep_run(order, weight, enough, min_keep, /*by_logit=*/false);
-  }
+  /// Keeps the fewest whose probabilities sum up to `mass`, but at least min_keep: the best, or
+  /// those whose logits are nearest to `centre`. Sorts only where the cut lies.
+  void keep_mass(const Softmax& softmax, double mass, size_t min_keep,
+                 std::optional<double> centre = {});
   /// Leaves out the n best.
   void drop_best(size_t n);
   void sort_by_id();
 
  private:
-  template <class Order, class Weight>
-  void keep_run(Order&& order, Weight&& weight, double enough, size_t min_keep, bool by_logit);
   size_t find_edit(int32_t id, size_t n_edit) const;
   bool is_edited(int32_t id) const;
   void sort_edits(size_t n_old);
@@ -68,6 +65,8 @@ class Candidates {
   void sort_to(size_t n);
   std::optional<Candidate> best_of_row() const;
   void resize(size_t n);
+  void keep_mass_of_long(const Softmax& softmax, double mass, size_t min_keep,
+                         std::optional<double> centre);
 
   std::span<const float> row_;  ///< only without a list
   int32_t argmax_ = 0;
@@ -75,12 +74,11 @@ class Candidates {
   std::vector<Candidate> list_;   ///< the first n_sorted_ are the best, best first
   size_t n_sorted_ = 0;
   bool has_list_ = false;
+  bool is_by_id_ = false;          ///< the list is in the order of the ids
+  std::optional<Candidate> best_;  ///< of the list, when it is known
+  std::vector<Candidate> scratch_;
 };
 
-/// Probabilities of candidates at temperature 1: p = exp(logit - log_norm).
-struct Softmax {
-  double max = 0.0, log_norm = 0.0;
-};
 /// Needs: at least one candidate.
 Softmax softmax_of(Candidates& candidates);
 /// In nats.
@@ -100,6 +98,7 @@ void Candidates::edit(std::span<const int32_t> ids, F&& f) {
     }
     std::erase_if(list_, [](const Candidate& c) { return c.logit == -kInf; });
     n_sorted_ = 0;
+    best_.reset();
     return;
   }
   const size_t n_old = edits_.size();  // those stay sorted while new ones come behind them
@@ -111,29 +110,6 @@ void Candidates::edit(std::span<const int32_t> ids, F&& f) {
     }
   }
   sort_edits(n_old);
-}
-
-template <class Order, class Weight>
-void Candidates::keep_run(Order&& order, Weight&& weight, double enough, size_t min_keep,
-                          bool by_logit) {
-  make_list();
-  size_t n_ready = by_logit ? n_sorted_ : 0;
-  double sum = 0.0;
-  for (size_t i = 0; i < list_.size(); ++i) {
-    if (i == n_ready) {
-      n_ready = std::min(list_.size(), std::max<size_t>(64, 4 * i));
-      const auto from = list_.begin() + static_cast<ptrdiff_t>(i);
-      const auto to = list_.begin() + static_cast<ptrdiff_t>(n_ready);
-      std::nth_element(from, to, list_.end(), order);
-      std::sort(from, to, order);
-    }
-    sum += weight(list_[i]);
-    if (sum >= enough && i + 1 >= min_keep) {
-      list_.resize(i + 1);
-      break;
-    }
-  }
-  n_sorted_ = by_logit ? std::min(n_ready, list_.size()) : 0;
 }
 
 }  // namespace infer::text

@@ -21,8 +21,7 @@ class TopP final : public Stage {
   TopP(double p, size_t min_keep) : p_(p), min_keep_(min_keep) {}
   void apply(Candidates& candidates, const DrawKey&) override {
     const Softmax s = softmax_of(candidates);
-    const auto weight = [&](const Candidate& c) { return std::exp(c.logit - s.log_norm); };
-    candidates.keep_best_run(weight, p_, min_keep_);
+    candidates.keep_mass(s, p_, min_keep_);
   }
 
  private:
@@ -52,12 +51,7 @@ class Typical final : public Stage {
   void apply(Candidates& candidates, const DrawKey&) override {
     const Softmax s = softmax_of(candidates);
     const double centre = s.log_norm - entropy_of(candidates, s);
-    const auto more_typical = [&](const Candidate& a, const Candidate& b) {
-      const double da = std::abs(a.logit - centre), db = std::abs(b.logit - centre);
-      return da != db ? da < db : better(a, b);
-    };
-    const auto weight = [&](const Candidate& c) { return std::exp(c.logit - s.log_norm); };
-    candidates.keep_run(more_typical, weight, p_, min_keep_);
+    candidates.keep_mass(s, p_, min_keep_, centre);
   }
 
  private:
