@@ -20,7 +20,9 @@ set(public_headers
   core/model/model.h
   core/runtime/backend.h
   core/runtime/step.h
+  core/text/chat_template.h
   core/text/sampler_params.h
+  core/text/text_range.h
   core/text/tokenizer.h
   gguf/reader.h)
 list(TRANSFORM public_headers PREPEND ${PROJECT_SOURCE_DIR}/)
