@@ -179,10 +179,13 @@ std::string summarize(const model::Model& model, const EngineOptions& o,
     last = stage.backend;
   }
   const auto mib = [](int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024.0); };
-  return text +
-         fmt::format(" | MiB: weights {:.1f} + mapped {:.1f}, K/V {:.1f} ({}/{}), arena {:.1f}",
-                     mib(memory.weight_bytes), mib(memory.mapped_bytes), mib(memory.kv_bytes),
-                     name_of(o.type_k), name_of(o.type_v), mib(memory.arena_bytes));
+  text += fmt::format(" | MiB: weights {:.1f} + mapped {:.1f}, K/V {:.1f} ({}/{}), arena {:.1f}",
+                      mib(memory.weight_bytes), mib(memory.mapped_bytes), mib(memory.kv_bytes),
+                      name_of(o.type_k), name_of(o.type_v), mib(memory.arena_bytes));
+  if (memory.huge_bytes > 0) text += fmt::format(", huge pages for {:.1f}", mib(memory.huge_bytes));
+  if (memory.locked_bytes > 0) text += fmt::format(", locked {:.1f}", mib(memory.locked_bytes));
+  if (!o.adapters.empty()) text += fmt::format(" | adapters: {}", o.adapters.size());
+  return text;
 }
 
 /// Backends know tensors and ops, not the file they come from.
@@ -201,7 +204,8 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
                                                const EngineOptions& options,
                                                std::span<runtime::Backend* const> backends) try {
   INFER_ASSIGN(const EngineOptions o, resolve(options, *model));
-  INFER_ASSIGN(graph::Graph built, model->build_graph({.unfused = o.unfused}));
+  INFER_ASSIGN(graph::Graph built,
+               model->build_graph({.unfused = o.unfused, .adapters = o.adapters}));
   INFER_TRY(check_cache_types(built, o));
   internal::EngineParts parts;
   auto graph = std::make_unique<const graph::Graph>(std::move(built));
@@ -211,6 +215,7 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
   compile.type_v = o.type_v;
   compile.n_ctx = o.n_ctx;
   compile.progress = o.progress;
+  compile.warn = o.warn;
   compile.weight_copied = [&](graph::WeightId id) {
     const auto* tensor = model->file().find_tensor(graph->weights[static_cast<size_t>(id)].tensor);
     if (tensor != nullptr) model->file().release_pages(*tensor);

@@ -70,7 +70,8 @@ Result<void> StageWeights::add_matrix(const graph::Graph& graph, graph::WeightId
   } else {
     m.expert_bytes = align_up<int64_t>(kernel->packed_bytes(m.n, m.k), 64);
     const int64_t n_bytes = m.expert_bytes * n_expert;
-    INFER_ASSIGN(Buffer buffer, Buffer::allocate(n_bytes, w.name.c_str()));
+    INFER_ASSIGN(Buffer buffer,
+                 Buffer::allocate(n_bytes, w.name.c_str(), device.memory().huge_pages));
     const int64_t rows = align_up(kPackRows, kernel->n_align);
     const int64_t n_task = ceil_div(m.n, rows);
     device.pool(2).for_each(n_task * n_expert, [&](int64_t i, int) {
@@ -103,6 +104,17 @@ Result<void> StageWeights::add_vector(const graph::Graph& graph, graph::WeightId
   own_bytes_ += static_cast<int64_t>(values.size() * sizeof(float));
   vectors_.emplace(id, std::move(values));
   return {};
+}
+
+void StageWeights::report(const graph::Graph& graph, PageLock* lock, int64_t* huge_bytes) const {
+  for (const Buffer& b : buffers_) {
+    lock->add(b.data(), b.n_bytes());
+    if (b.is_huge()) *huge_bytes += b.n_bytes();
+  }
+  for (const auto& [id, matrix] : matrices_) {
+    const TensorView& view = graph.weights[static_cast<size_t>(id)].view;
+    if (matrix.data == view.data) lock->add(view.data, view.n_bytes);
+  }
 }
 
 Result<StageWeights> StageWeights::load(const graph::Graph& graph, const graph::StagePlan& plan,

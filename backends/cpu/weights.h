@@ -6,6 +6,7 @@
 
 #include "backends/cpu/buffer.h"
 #include "backends/cpu/device.h"
+#include "backends/cpu/memory_policy.h"
 #include "core/graph/graph.h"
 #include "core/graph/planner.h"
 #include "core/runtime/backend.h"
@@ -32,6 +33,9 @@ class StageWeights {
   const float* vector(graph::WeightId id) const {
     return id == graph::kNoWeight ? nullptr : vectors_.at(id).data();
   }
+
+  /// Gives `lock` the memory that steps read, and adds what may be on huge pages.
+  void report(const graph::Graph& graph, PageLock* lock, int64_t* huge_bytes) const;
 
   int64_t own_bytes() const { return own_bytes_; }
   int64_t mapped_bytes() const { return mapped_bytes_; }

@@ -111,13 +111,18 @@ int run(const CliOptions& o) {
   }
   std::fprintf(stderr, "%s\n", e.summary().c_str());
 
-  const Result<std::vector<TokenId>> prompt = read_prompt(o, e.tokenizer());
-  if (!prompt.ok()) return report_error(kProgram, prompt.error());
-  if (o.verbose)
-    std::fprintf(stderr, "prompt: %zu tokens; context: %lld tokens\n", prompt->size(),
-                 static_cast<long long>(e.n_ctx()));
+  Result<std::vector<TokenId>> given = read_prompt(o, e.tokenizer());
+  if (!given.ok()) return report_error(kProgram, given.error());
   Output out;
-  const Result<RequestId> submitted = e.submit(make_request(o, *prompt, &out));
+  Request request = make_request(o, std::move(given).value(), &out);
+  if (const Result<void> used = use_session(kProgram, o.session, e, &request); !used.ok())
+    return report_error(kProgram, used.error());
+  const std::vector<TokenId> prompt = request.prompt;
+  const std::shared_ptr<const Session> session = request.session;
+  if (o.verbose)
+    std::fprintf(stderr, "prompt: %zu tokens; context: %lld tokens\n", prompt.size(),
+                 static_cast<long long>(e.n_ctx()));
+  const Result<RequestId> submitted = e.submit(std::move(request));
   if (!submitted.ok()) return report_error(kProgram, submitted.error());
   id = *submitted;
   engine = &e;
@@ -125,11 +130,13 @@ int run(const CliOptions& o) {
   engine = nullptr;
   if (!response.ok()) return report_error(kProgram, response.error());
   if (o.json) {
-    out.write(response_json(o, *prompt, *response).dump() + "\n");
+    out.write(response_json(o, prompt, *response).dump() + "\n");
   } else if (isatty(STDOUT_FILENO) != 0 && !response->samples[0].text.ends_with('\n')) {
     out.write("\n");
   }
   print_timings(*response);
+  if (const Result<void> saved = save_session(o.session, e, session, *response); !saved.ok())
+    return report_error(kProgram, saved.error());
   if (const Result<void> written = out.status(); !written.ok())
     return report_error(kProgram, written.error());
   return response->samples[0].stop_reason == StopReason::kCancelled ? kExitInterrupted : kExitOk;

@@ -59,6 +59,7 @@ int parse_cli(int argc, char** argv, CliOptions* o) {
       "stderr.",
       kProgram);
   add_model_options(app, &o->model);
+  add_session_options(app, &o->session);
   auto* prompt = app.add_option("-p,--prompt", o->prompt,
                                 "the text to complete (\\n, \\t, \\\\ are read as escapes)");
   auto* file =
@@ -109,11 +110,13 @@ Result<std::vector<TokenId>> read_prompt(const CliOptions& o, const text::Tokeni
     text = o.no_escape ? *o.prompt : unescape(*o.prompt);
   } else {
     if (!o.prompt_file && isatty(STDIN_FILENO) != 0) {
+      if (!o.session.path.empty()) return std::vector<TokenId>();
       return make_error(
           ErrorCode::kInvalidArgument,
           "no prompt: give -p TEXT, -f FILE, --prompt-ids, or text on standard input");
     }
     INFER_ASSIGN(text, read_file(o.prompt_file.value_or("-")));
+    if (text.empty() && !o.session.path.empty()) return std::vector<TokenId>();
   }
   INFER_ASSIGN(std::vector<TokenId> ids,
                tokenizer.encode(text, {.add_special = true, .parse_special = !o.no_special}));

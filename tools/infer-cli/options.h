@@ -7,11 +7,13 @@
 #include "core/engine.h"
 #include "tools/common/model_options.h"
 #include "tools/common/sampling_options.h"
+#include "tools/common/session_options.h"
 
 namespace infer::tools {
 
 struct CliOptions {
   ModelOptions model;
+  SessionOptions session;
   std::optional<std::string> prompt, prompt_file, prompt_ids;
   int64_t n_predict = -1;
   SamplingOptions sampling;
