@@ -109,6 +109,13 @@ Result<std::shared_ptr<const Model>> Model::load(std::shared_ptr<const gguf::Rea
   return std::shared_ptr<const Model>(std::move(model));
 }
 
+std::string_view Model::chat_template() const {
+  const gguf::Value* v = file_->find("tokenizer.chat_template");
+  if (v == nullptr) return {};
+  const auto text = v->as_string();
+  return text.ok() ? *text : std::string_view();
+}
+
 std::string Model::description() const {
   int64_t n_param = 0;
   int64_t n_bytes = 0;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/base/result.h"
@@ -25,6 +26,9 @@ class Model {
   const gguf::Reader& file() const { return *file_; }
   const Hparams& hparams() const { return hp_; }
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
+  /// The file's chat template (Jinja), empty when it has none. text::ChatTemplate::from_model reads
+  /// it with a check.
+  std::string_view chat_template() const;
   const ArchDef& arch() const { return *arch_; }
   std::string description()
       const;  ///< "SmolLM2 135M Instruct, llama, Q4_1, 134.5 M parameters, 92.1 MiB"

@@ -48,25 +48,24 @@ void SpecialMatcher::insert(TokenId id, std::string_view text, bool hidden) {
   nodes_[node].hidden = hidden;
 }
 
-SpecialMatcher::Match SpecialMatcher::longest(std::string_view text, size_t at,
-                                              bool parse_special) const {
+SpecialMatcher::Match SpecialMatcher::longest(const View& view, size_t at) const {
+  const std::string_view text = view.text;
   Match best;
   int32_t node = roots_[static_cast<uint8_t>(text[at])];
   for (size_t i = at + 1; node >= 0; ++i) {
     const Node& n = nodes_[node];
-    if (n.id >= 0 && (parse_special || !n.hidden)) best = {n.id, i - at};
+    if (n.id >= 0 && view.shows(n, at, i)) best = {n.id, i - at};
     if (i == text.size()) break;
     node = child(node, static_cast<uint8_t>(text[i]));
   }
   return best;
 }
 
-SpecialMatcher::Match SpecialMatcher::exact(std::string_view text, size_t at, size_t len,
-                                            bool parse_special) const {
-  int32_t node = roots_[static_cast<uint8_t>(text[at])];
+SpecialMatcher::Match SpecialMatcher::exact(const View& view, size_t at, size_t len) const {
+  int32_t node = roots_[static_cast<uint8_t>(view.text[at])];
   for (size_t i = at + 1; node >= 0 && i < at + len; ++i)
-    node = child(node, static_cast<uint8_t>(text[i]));
-  if (node < 0 || nodes_[node].id < 0 || (nodes_[node].hidden && !parse_special)) return {};
+    node = child(node, static_cast<uint8_t>(view.text[i]));
+  if (node < 0 || nodes_[node].id < 0 || !view.shows(nodes_[node], at, at + len)) return {};
   return {nodes_[node].id, len};
 }
 
@@ -77,15 +76,16 @@ size_t SpecialMatcher::swallow(std::string_view text, size_t end, TokenId id) co
   return end;
 }
 
-void SpecialMatcher::split_overlapping(std::string_view text, size_t begin, size_t end,
-                                       bool parse_special, std::vector<Fragment>& found) const {
+void SpecialMatcher::split_overlapping(const View& view, size_t begin, size_t end,
+                                       std::vector<Fragment>& found) const {
+  const std::string_view text = view.text;
   const size_t n_before = found.size();
   std::vector<uint8_t> taken(end - begin, 0);
   for (const size_t len : lengths_) {
     for (size_t at = begin; at + len <= end; ++at) {
       // Tokens taken so far are no shorter, so one inside this range would stick out at an end.
       if (taken[at - begin] || taken[at + len - 1 - begin]) continue;
-      const Match m = exact(text, at, len, parse_special);
+      const Match m = exact(view, at, len);
       if (m.id < 0) continue;
       size_t stop = at + len;
       if (strips_right_[m.id]) {
@@ -102,12 +102,13 @@ void SpecialMatcher::split_overlapping(std::string_view text, size_t begin, size
 }
 
 void SpecialMatcher::split(std::string_view text, bool parse_special,
-                           std::vector<Fragment>& out) const {
+                           std::span<const TextRange> literal, std::vector<Fragment>& out) const {
+  const View view{text, parse_special, literal};
   out.clear();
   std::vector<Fragment> found;
   size_t plain = 0;
   for (size_t at = 0; at < text.size();) {
-    const Match first = longest(text, at, parse_special);
+    const Match first = longest(view, at);
     if (first.id < 0) {
       ++at;
       continue;
@@ -115,7 +116,7 @@ void SpecialMatcher::split(std::string_view text, bool parse_special,
     size_t end = swallow(text, at + first.len, first.id);
     bool alone = true;
     for (size_t next = at + 1; next < end; ++next) {
-      const Match m = longest(text, next, parse_special);
+      const Match m = longest(view, next);
       if (m.id < 0) continue;
       alone = false;
       end = std::max(end, swallow(text, next + m.len, m.id));
@@ -124,7 +125,7 @@ void SpecialMatcher::split(std::string_view text, bool parse_special,
     if (alone) {
       found.push_back({at, end, first.id});
     } else {
-      split_overlapping(text, at, end, parse_special, found);
+      split_overlapping(view, at, end, found);
     }
     for (const Fragment& f : found) {
       if (f.begin > plain) out.push_back({plain, f.begin, -1});

@@ -2,9 +2,11 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
+#include "core/text/text_range.h"
 #include "core/text/vocab.h"
 
 namespace infer::text {
@@ -21,9 +23,10 @@ struct Fragment {
 class SpecialMatcher {
  public:
   explicit SpecialMatcher(const Vocab& vocab);
-  /// Control and unknown tokens match only with `parse_special`. Time: text length x longest
-  /// special token.
-  void split(std::string_view text, bool parse_special, std::vector<Fragment>& out) const;
+  /// Control and unknown tokens match only with `parse_special`, and only where no byte of theirs
+  /// lies in `literal` (sorted, disjoint). Time: text length x longest special token.
+  void split(std::string_view text, bool parse_special, std::span<const TextRange> literal,
+             std::vector<Fragment>& out) const;
 
  private:
   struct Node {
@@ -36,12 +39,21 @@ class SpecialMatcher {
     TokenId id = -1;
     size_t len = 0;
   };
+  /// A text and where control tokens may be seen in it.
+  struct View {
+    std::string_view text;
+    bool parse_special;
+    std::span<const TextRange> literal;
+    bool shows(const Node& node, size_t begin, size_t end) const {
+      return !node.hidden || (parse_special && !overlaps(literal, begin, end));
+    }
+  };
   int32_t child(int32_t node, uint8_t byte) const;
   void insert(TokenId id, std::string_view text, bool hidden);
-  Match longest(std::string_view text, size_t at, bool parse_special) const;
-  Match exact(std::string_view text, size_t at, size_t len, bool parse_special) const;
+  Match longest(const View& view, size_t at) const;
+  Match exact(const View& view, size_t at, size_t len) const;
   size_t swallow(std::string_view text, size_t end, TokenId id) const;
-  void split_overlapping(std::string_view text, size_t begin, size_t end, bool parse_special,
+  void split_overlapping(const View& view, size_t begin, size_t end,
                          std::vector<Fragment>& found) const;
 
   std::vector<Node> nodes_;

@@ -15,6 +15,36 @@ bool is_joinable(TokenKind kind) {
   return kind != TokenKind::kControl && kind != TokenKind::kUnknown && kind != TokenKind::kByte;
 }
 
+/// Moves ranges along with a text that is written anew, piece by piece from its beginning.
+class RangeMover {
+ public:
+  explicit RangeMover(std::vector<TextRange>& ranges) : ranges_(ranges) {}
+
+  /// [begin, end) went unchanged to `to`.
+  void copied(size_t begin, size_t end, size_t to) {
+    for (; more() && border() < end; ++next_) border() += to - begin;
+  }
+  /// [begin, end) became [to, to_end).
+  void replaced(size_t begin, size_t end, size_t to, size_t to_end) {
+    for (; more() && border() < end; ++next_)
+      border() = next_ % 2 == 0 || border() == begin ? to : to_end;
+  }
+  void finish(size_t size) {
+    for (; more(); ++next_) border() = size;
+    std::erase_if(ranges_, [](const TextRange& r) { return r.begin >= r.end; });
+  }
+
+ private:
+  bool more() const { return next_ < 2 * ranges_.size(); }
+  size_t& border() {
+    TextRange& r = ranges_[next_ / 2];
+    return next_ % 2 == 0 ? r.begin : r.end;
+  }
+
+  std::vector<TextRange>& ranges_;
+  size_t next_ = 0;  // border: 2 * range, + 1 for its end
+};
+
 }  // namespace
 
 SpmModel::SpmModel(const Vocab& vocab)
@@ -45,23 +75,34 @@ SpmModel::SpmModel(const Vocab& vocab)
   }
 }
 
-std::string_view SpmModel::normalize(std::string_view text, std::string& buffer) const {
+std::string_view SpmModel::normalize(std::string_view text, std::string& buffer,
+                                     std::vector<TextRange>& ranges) const {
   if (marks_are_spaces_ && text.find(kSpaceMark) != std::string_view::npos) {
     std::string spaced;
+    RangeMover mover(ranges);
     for (size_t at = 0; at < text.size();) {
       const size_t mark = std::min(text.find(kSpaceMark, at), text.size());
+      mover.copied(at, mark, spaced.size());
       spaced.append(text, at, mark - at);
-      if (mark < text.size()) spaced += ' ';
       at = mark + kSpaceMark.size();
+      if (mark == text.size()) continue;
+      mover.replaced(mark, at, spaced.size(), spaced.size() + 1);
+      spaced += ' ';
     }
+    mover.finish(spaced.size());
     buffer = std::move(spaced);
     text = buffer;
   }
   if (squeeze_spaces_) {
     std::string squeezed;
-    for (const char c : text) {
-      if (c != ' ' || (!squeezed.empty() && squeezed.back() != ' ')) squeezed += c;
+    RangeMover mover(ranges);
+    for (size_t at = 0; at < text.size(); ++at) {
+      const char c = text[at];
+      const bool stays = c != ' ' || (!squeezed.empty() && squeezed.back() != ' ');
+      mover.replaced(at, at + 1, squeezed.size(), squeezed.size() + stays);
+      if (stays) squeezed += c;
     }
+    mover.finish(squeezed.size());
     buffer = std::move(squeezed);
     text = buffer;
     for (;;) {  // at the end, and only there, SentencePiece takes a literal U+2581 for a space

@@ -7,6 +7,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "core/text/text_range.h"
 #include "core/text/vocab.h"
 
 namespace infer::text {
@@ -19,8 +20,9 @@ class SpmModel {
  public:
   /// The text as special tokens are to be looked for in it: U+2581 is the same as a space where
   /// tokens of spaces are user-defined (Gemma), and runs of spaces shrink where the file asks for
-  /// it. `buffer` holds the result if it differs.
-  std::string_view normalize(std::string_view text, std::string& buffer) const;
+  /// it. `buffer` holds the result if it differs. `ranges` of the text become those of the result.
+  std::string_view normalize(std::string_view text, std::string& buffer,
+                             std::vector<TextRange>& ranges) const;
 
   struct Scratch {
     struct Pair {

@@ -100,8 +100,9 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text,
   out.reserve(text.size() / 3 + 8);
   std::vector<Fragment> fragments;
   std::string normalized;
-  if (impl_->spm) text = impl_->spm->normalize(text, normalized);
-  impl_->specials->split(text, options.parse_special, fragments);
+  std::vector<TextRange> literal(options.literal.begin(), options.literal.end());
+  if (impl_->spm) text = impl_->spm->normalize(text, normalized, literal);
+  impl_->specials->split(text, options.parse_special, literal, fragments);
   if (options.add_special && vocab.special.add_bos) out.push_back(vocab.special.bos);
   if (impl_->spm) {
     SpmModel::Scratch scratch;

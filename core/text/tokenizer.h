@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/base/result.h"
+#include "core/text/text_range.h"
 #include "gguf/reader.h"
 
 /// Text to token ids and back, from the tables inside a GGUF file.
@@ -34,6 +35,10 @@ struct SpecialIds {
 struct EncodeOptions {
   bool add_special = true;    ///< BOS/EOS as the file asks
   bool parse_special = true;  ///< text such as "<|im_end|>" becomes the control token
+  /// Parts of the text (sorted, disjoint) where parse_special does not hold: what a user wrote. A
+  /// control token that would share a byte with one of them is text. Other tokens are the usual
+  /// ones: the parts are not cut out.
+  std::span<const TextRange> literal{};
 };
 
 /// Immutable after load; safe to share between threads. Copies what it needs: the Reader may go
