@@ -8,24 +8,31 @@
 namespace infer::cpu {
 namespace {
 
-/// Calls move(bytes of the pool, bytes of a row, how many) for each piece of a token's K (or V)
-/// rows. Quantised pools would have their two planes (levels, scales) here.
+/// Calls move(bytes of the pool, offset in the row, how many) for each piece of a token's K (or V)
+/// row. A row has one head after the other; a head of a quantised type its levels, then its scales.
 template <class Move>
 void for_each_piece(const kern::KvPoolView& pool, bool is_v, int32_t block, int64_t offset,
                     Move&& move) {
-  const int64_t size = kern::kv_type_bytes(is_v ? pool.v_type : pool.k_type);
+  const kern::KvType type = is_v ? pool.v_type : pool.k_type;
   const int64_t dim = is_v ? pool.head_dim_v : pool.head_dim;
+  const int64_t head_bytes = kern::kv_head_bytes(type, dim);
+  const int64_t levels = kern::kv_scales_at(type, dim) / kern::kBlockTok;  // bytes of a token
+  const int64_t size = type == kern::KvType::kF32 ? 4 : type == kern::KvType::kF16 ? 2 : 1;
+  const int64_t n_scale = kern::is_quantised(type) ? dim / kern::kKvGroup : 0;
   std::byte* base = is_v ? pool.v + block * kern::v_block_bytes(pool)
                          : pool.k + block * kern::k_block_bytes(pool);
   for (int64_t h = 0; h < pool.n_kv_head; ++h) {
-    std::byte* head = base + h * dim * kern::kBlockTok * size;
-    const int64_t row = h * dim * size;
+    std::byte* head = base + h * head_bytes;
+    std::byte* scales = head + levels * kern::kBlockTok;
+    const int64_t row = h * head_bytes / kern::kBlockTok;
     if (is_v) {
-      move(head + offset * dim * size, row, dim * size);
-      continue;
+      move(head + offset * levels, row, levels);
+    } else {
+      for (int64_t i = 0; i < levels / size; ++i)  // K lies with tokens side by side
+        move(head + (i * kern::kBlockTok + offset) * size, row + i * size, size);
     }
-    for (int64_t i = 0; i < dim; ++i)  // K lies with tokens side by side
-      move(head + (i * kern::kBlockTok + offset) * size, row + i * size, size);
+    for (int64_t g = 0; g < n_scale; ++g)
+      move(scales + (g * kern::kBlockTok + offset) * 2, row + levels + g * 2, 2);
   }
 }
 
