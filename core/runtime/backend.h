@@ -96,10 +96,10 @@ class Executable {
   virtual Result<void> wait(Ticket ticket) = 0;
   virtual MemoryReport memory() const = 0;
 
-  /// K and V of a range as rows a slot, [n_kv_head][head_dim] of the cache's type (q8_0, q4_0 as
-  /// ggml's blocks along head_dim), whatever the pool's layout. Bit for bit: what was exported
-  /// comes back with import. No step may be in flight. Needs: a layer of this stage, blocks in the
-  /// table, spans of the right size.
+  /// K and V of a range as rows a slot, [n_kv_head][head_dim] of the cache's type (q8_0, q4_0: a
+  /// head's levels, then its scales, rotated as they are kept), whatever the pool's layout. Bit for
+  /// bit: what was exported comes back with import. No step may be in flight. Needs: a layer of
+  /// this stage, blocks in the table, spans of the right size.
   virtual Result<void> export_kv(const KvRange& range, std::span<std::byte> k,
                                  std::span<std::byte> v) = 0;
   virtual Result<void> import_kv(const KvRange& range, std::span<const std::byte> k,

@@ -180,7 +180,9 @@ INSTANTIATE_TEST_SUITE_P(Models, Sessions,
                                            Case{"tiny", false, DType::kF32, DType::kF16},
                                            Case{"llama"}, Case{"mistral-swa"},
                                            Case{"gemma3", true, DType::kF32, DType::kF32},
-                                           Case{"gemma2"}, Case{"qwen2-moe"}),
+                                           Case{"gemma2"}, Case{"qwen2-moe"},
+                                           Case{"qwen3", false, DType::kQ8_0, DType::kQ4_0},
+                                           Case{"mistral-swa", false, DType::kQ4_0, DType::kQ8_0}),
                          [](const auto& p) {
                            std::string label = fmt::format(
                                "{}_{}_{}{}", p.param.checkpoint, static_cast<int>(p.param.type_k),
