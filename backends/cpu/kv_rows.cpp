@@ -8,31 +8,61 @@
 namespace infer::cpu {
 namespace {
 
-/// Calls move(bytes of the pool, offset in the row, how many) for each piece of a token's K (or V)
-/// row. A row has one head after the other; a head of a quantised type its levels, then its scales.
+/// Calls move(bytes of the pool, offset in the row, how many) for each piece of one head's part of
+/// a token's K row. K lies with tokens side by side.
+template <class Move>
+void for_each_k_piece(const kern::KvPoolView& pool, std::byte* head, int64_t row, int64_t offset,
+                      Move&& move) {
+  const kern::KvType type = pool.k_type;
+  const int64_t levels = kern::kv_scales_at(type, pool.head_dim) / kern::kBlockTok;
+  if (!kern::is_quantised(type)) {
+    const int64_t size = type == kern::KvType::kF32 ? 4 : 2;
+    for (int64_t i = 0; i < pool.head_dim; ++i)
+      move(head + (i * kern::kBlockTok + offset) * size, row + i * size, size);
+    return;
+  }
+  const int64_t n_group = pool.head_dim / kern::kKvGroup;
+  const int64_t per_group = levels / n_group;
+  std::byte* scales = head + levels * kern::kBlockTok;
+  for (int64_t g = 0; g < n_group; ++g) {
+    const int64_t to = row + g * (2 + per_group);
+    move(scales + (g * kern::kBlockTok + offset) * 2, to, 2);
+    for (int64_t i = 0; i < per_group; ++i)
+      move(head + (g * per_group + i) * kern::kBlockTok + offset, to + 2 + i, 1);
+  }
+}
+
+/// The same for V, whose tokens lie one after the other.
+template <class Move>
+void for_each_v_piece(const kern::KvPoolView& pool, std::byte* head, int64_t row, int64_t offset,
+                      Move&& move) {
+  const int64_t levels = kern::kv_scales_at(pool.v_type, pool.head_dim_v) / kern::kBlockTok;
+  std::byte* token = head + offset * levels;
+  if (!kern::is_quantised(pool.v_type)) return move(token, row, levels);
+  const int64_t n_group = pool.head_dim_v / kern::kKvGroup;
+  const int64_t per_group = levels / n_group;
+  std::byte* scales = head + levels * kern::kBlockTok;
+  for (int64_t g = 0; g < n_group; ++g) {
+    const int64_t to = row + g * (2 + per_group);
+    move(scales + (g * kern::kBlockTok + offset) * 2, to, 2);
+    move(token + g * per_group, to + 2, per_group);
+  }
+}
+
 template <class Move>
 void for_each_piece(const kern::KvPoolView& pool, bool is_v, int32_t block, int64_t offset,
                     Move&& move) {
-  const kern::KvType type = is_v ? pool.v_type : pool.k_type;
-  const int64_t dim = is_v ? pool.head_dim_v : pool.head_dim;
-  const int64_t head_bytes = kern::kv_head_bytes(type, dim);
-  const int64_t levels = kern::kv_scales_at(type, dim) / kern::kBlockTok;  // bytes of a token
-  const int64_t size = type == kern::KvType::kF32 ? 4 : type == kern::KvType::kF16 ? 2 : 1;
-  const int64_t n_scale = kern::is_quantised(type) ? dim / kern::kKvGroup : 0;
+  const int64_t head_bytes = is_v ? kern::kv_head_bytes(pool.v_type, pool.head_dim_v)
+                                  : kern::kv_head_bytes(pool.k_type, pool.head_dim);
   std::byte* base = is_v ? pool.v + block * kern::v_block_bytes(pool)
                          : pool.k + block * kern::k_block_bytes(pool);
   for (int64_t h = 0; h < pool.n_kv_head; ++h) {
-    std::byte* head = base + h * head_bytes;
-    std::byte* scales = head + levels * kern::kBlockTok;
     const int64_t row = h * head_bytes / kern::kBlockTok;
     if (is_v) {
-      move(head + offset * levels, row, levels);
+      for_each_v_piece(pool, base + h * head_bytes, row, offset, move);
     } else {
-      for (int64_t i = 0; i < levels / size; ++i)  // K lies with tokens side by side
-        move(head + (i * kern::kBlockTok + offset) * size, row + i * size, size);
+      for_each_k_piece(pool, base + h * head_bytes, row, offset, move);
     }
-    for (int64_t g = 0; g < n_scale; ++g)
-      move(scales + (g * kern::kBlockTok + offset) * 2, row + levels + g * 2, 2);
   }
 }
 

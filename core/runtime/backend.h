@@ -96,10 +96,11 @@ class Executable {
   virtual Result<void> wait(Ticket ticket) = 0;
   virtual MemoryReport memory() const = 0;
 
-  /// K and V of a range as rows a slot, [n_kv_head][head_dim] of the cache's type (q8_0, q4_0: a
-  /// head's levels, then its scales, rotated as they are kept), whatever the pool's layout. Bit for
-  /// bit: what was exported comes back with import. No step may be in flight. Needs: a layer of
-  /// this stage, blocks in the table, spans of the right size.
+  /// K and V of a range as rows a slot, [n_kv_head][head_dim] of the cache's type, whatever the
+  /// pool's layout; q8_0 and q4_0 as blocks of 32, scale first, of the rotated row (q4_0 K: a byte
+  /// has dims 2i and 2i + 1, V: i and i + 16). Bit for bit: what was exported comes back with
+  /// import. No step may be in flight. Needs: a layer of this stage, blocks in the table, spans of
+  /// the right size.
   virtual Result<void> export_kv(const KvRange& range, std::span<std::byte> k,
                                  std::span<std::byte> v) = 0;
   virtual Result<void> import_kv(const KvRange& range, std::span<const std::byte> k,
