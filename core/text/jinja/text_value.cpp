@@ -69,7 +69,11 @@ size_t char_offset(std::string_view s, size_t n) {
 }
 
 size_t find_bytes(std::string_view s, std::string_view what, size_t from) {
+  constexpr size_t kShort = 16;
   if (from > s.size()) return std::string_view::npos;
+  // Up to the first hit only: AddressSanitizer walks all that memmem is shown, at every call.
+  if (what.size() <= kShort) return s.find(what, from);
+  // Linear for any pattern.
   const void* hit = memmem(s.data() + from, s.size() - from, what.data(), what.size());
   return hit == nullptr ? std::string_view::npos
                         : static_cast<size_t>(static_cast<const char*>(hit) - s.data());
