@@ -94,6 +94,7 @@ std::string_view name_of(SamplerKind kind) {
 
 std::vector<SamplerKind> default_sampler_order() {
   std::vector<SamplerKind> order;
+  order.reserve(std::size(kStageNames));
   for (const StageName& s : kStageNames) order.push_back(s.kind);
   return order;
 }

@@ -27,6 +27,11 @@ void* counted(size_t n, size_t align) {
   return p;
 }
 
+void* counted_or_null(size_t n) noexcept {
+  g_n_alloc.fetch_add(1, std::memory_order_relaxed);
+  return std::malloc(n);
+}
+
 }  // namespace
 
 [[gnu::noinline]] void* operator new(size_t n) { return counted(n, 0); }
@@ -36,6 +41,12 @@ void* counted(size_t n, size_t align) {
 }
 [[gnu::noinline]] void* operator new[](size_t n, std::align_val_t a) {
   return counted(n, static_cast<size_t>(a));
+}
+[[gnu::noinline]] void* operator new(size_t n, const std::nothrow_t&) noexcept {
+  return counted_or_null(n);
+}
+[[gnu::noinline]] void* operator new[](size_t n, const std::nothrow_t&) noexcept {
+  return counted_or_null(n);
 }
 [[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete[](void* p) noexcept { std::free(p); }

@@ -53,7 +53,8 @@ std::vector<float> test_logits() {
 std::string misfit(const std::vector<float>& logits, const SamplingParams& params,
                    const reference::Past& past = {}) {
   const auto piece = [&](int32_t id) -> std::string_view {
-    return past.pieces.empty() ? "" : past.pieces[static_cast<size_t>(id)];
+    if (past.pieces.empty()) return "";
+    return past.pieces[static_cast<size_t>(id)];
   };
   Sampler sampler(
       params, {.n_vocab = static_cast<int32_t>(logits.size()), .max_tokens = 1000, .piece = piece});

@@ -64,6 +64,7 @@ double rounded(double x) {
 
 std::vector<double> rounded(const std::vector<double>& x) {
   std::vector<double> out;
+  out.reserve(x.size());
   for (const double v : x) out.push_back(rounded(v));
   return out;
 }

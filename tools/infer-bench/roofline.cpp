@@ -23,6 +23,7 @@ struct RooflineArgs {
 /// GB/s or GOP/s.
 std::vector<double> giga(const std::vector<double>& per_s) {
   std::vector<double> out;
+  out.reserve(per_s.size());
   for (const double v : per_s) out.push_back(v * 1e-9);
   return out;
 }

@@ -49,6 +49,7 @@ Result<void> check_sizes(const OpSpec& s) {
 
 std::vector<std::string> op_names() {
   std::vector<std::string> names;
+  names.reserve(std::size(kOps));
   for (const OpDef& op : kOps) names.emplace_back(op.name);
   return names;
 }

@@ -30,6 +30,7 @@ std::vector<double> time_calls(const Timing& timing, Calls&& calls) {
     n = static_cast<int64_t>(static_cast<double>(n) * grow) + 1;
   }
   std::vector<double> samples;
+  samples.reserve(static_cast<size_t>(timing.n_rep));
   for (int i = 0; i < timing.n_rep; ++i) samples.push_back(seconds(n) / static_cast<double>(n));
   return samples;
 }

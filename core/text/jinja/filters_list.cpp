@@ -42,7 +42,7 @@ Result<void> sort_keyed(Budget& budget, std::vector<Keyed>& rows, bool reverse) 
       state = o.error();
       return false;
     }
-    return *o < 0;
+    return std::is_lt(*o);
   };
   if (reverse) std::reverse(rows.begin(), rows.end());
   std::stable_sort(rows.begin(), rows.end(), less);
@@ -112,7 +112,7 @@ Result<Value> extreme(Interp& in, const Value& v, const Bound& args) {
     if (any) {
       INFER_ASSIGN(const std::partial_ordering o,
                    order(in.budget(), key, best_key, kMax ? ">" : "<"));
-      better = kMax ? o > 0 : o < 0;
+      better = kMax ? std::is_gt(o) : std::is_lt(o);
     }
     any = true;
     if (!better) continue;

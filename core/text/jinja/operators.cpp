@@ -241,13 +241,13 @@ Result<bool> compare(Budget& budget, Op op, const Value& a, const Value& b) {
   INFER_ASSIGN(const std::partial_ordering o, order(budget, a, b, name_of(op)));
   switch (op) {
     case Op::kLt:
-      return o < 0;
+      return std::is_lt(o);
     case Op::kLe:
-      return o <= 0;
+      return std::is_lteq(o);
     case Op::kGt:
-      return o > 0;
+      return std::is_gt(o);
     default:
-      return o >= 0;
+      return std::is_gteq(o);
   }
 }
 

@@ -251,7 +251,7 @@ Error undefined_error(const Value& v) {
 
 Result<bool> equal(Budget& budget, const Value& a, const Value& b) {
   INFER_TRY(budget.charge(1));
-  if (a.is_number() && b.is_number()) return order_numbers(a, b) == 0;
+  if (a.is_number() && b.is_number()) return std::is_eq(order_numbers(a, b));
   if (a.kind() != b.kind()) return false;
   switch (a.kind()) {
     case Kind::kText:

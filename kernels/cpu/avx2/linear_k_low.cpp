@@ -25,7 +25,8 @@ void pack_levels(const uint8_t* qs, int sub, int lane, uint8_t* at) {
 struct Q2_K {
   using Block = BlockQ2_K;
   static constexpr int kSubs = 8, kBits = 2, kOffset = 0;
-  static constexpr bool kHasMin = true, kSplitScale = true;
+  [[maybe_unused]] static constexpr bool kHasMin = true;
+  static constexpr bool kSplitScale = true;
   static constexpr int64_t kMinAt = 16, kHeadBytes = 32;
   static constexpr int64_t kQsAt = 16, kSubBytes = kQsAt + 64,
                            kUnitBytes = kHeadBytes + 8 * kSubBytes;

@@ -116,8 +116,9 @@ std::string zsh_flag(const FlagDoc& flag) {
   }
   std::string out;
   for (const std::string& name : flag.names) {
-    const std::string others = flag.repeats ? "*" : "(" + join(flag.names, " ") + ")";
-    out += " \\\n    " + quote(others + name + "[" + text + "]" + value);
+    std::string entry = flag.repeats ? "*" : "(" + join(flag.names, " ") + ")";
+    entry.append(name).append("[").append(text).append("]").append(value);
+    out += " \\\n    " + quote(entry);
   }
   return out;
 }
