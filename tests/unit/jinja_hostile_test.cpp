@@ -145,6 +145,16 @@ TEST(JinjaHostile, ManyNames) {
   refuses(many +
           "{% for i in range(100000) %}{% for j in range(100) %}{{ x0 }}{% endfor %}"
           "{% endfor %}");
+  many.clear();
+  std::string attributes = "{% set ns = namespace() %}";
+  for (int i = 0; i < 3'000; ++i) {
+    many += "{% set a" + std::to_string(i) + " = 1 %}";
+    attributes += "{% set ns.a" + std::to_string(i) + " = 1 %}";
+  }
+  const std::string loops = "{% for i in range(100000) %}{% for j in range(100) %}";
+  refuses(many + loops + "{{ a2999 }}{% endfor %}{% endfor %}");
+  refuses(attributes + loops + "{{ ns.a2999 }}{% endfor %}{% endfor %}");
+  refuses(attributes + loops + "{{ ns['a2999'] }}{% endfor %}{% endfor %}");
   const std::string name = repeat("n", 100'000);
   refuses("{{ " + name + " }}");
 }

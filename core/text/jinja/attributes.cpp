@@ -76,6 +76,13 @@ const Value* find_attribute(const Value& v, std::string_view name, Value& made) 
   return &made;
 }
 
+/// A namespace is searched one attribute after the other.
+Result<void> charge_walk(Budget& budget, const Value& v) {
+  if (!v.is(Kind::kObject) || v.as_object()->kind != Object::Kind::kNamespace) return {};
+  const auto& ns = static_cast<const Namespace&>(*v.as_object());
+  return budget.charge(static_cast<int64_t>(ns.attributes.size() / 4));
+}
+
 Result<Value> index_text(Budget& budget, const Value& v, int64_t i) {
   const std::string_view s = v.bytes();
   INFER_TRY(budget.charge(static_cast<int64_t>(s.size() / 16)));
@@ -114,6 +121,7 @@ Result<bool> find_item(Budget& budget, const Value& v, const Value& key, Value& 
 
 Result<Value> get_attribute(Interp& interp, const Value& v, std::string_view name) {
   if (v.is_undefined()) return undefined_error(v);
+  INFER_TRY(charge_walk(interp.budget(), v));
   Value made;
   if (const Value* found = find_attribute(v, name, made)) return *found;
   if (v.is(Kind::kDict)) {
@@ -125,6 +133,7 @@ Result<Value> get_attribute(Interp& interp, const Value& v, std::string_view nam
 
 Result<Value> get_item(Interp& interp, const Value& v, const Value& key) {
   if (v.is_undefined()) return undefined_error(v);
+  INFER_TRY(charge_walk(interp.budget(), v));
   Value out;
   INFER_ASSIGN(const bool found, find_item(interp.budget(), v, key, out));
   if (found) return out;

@@ -11,7 +11,7 @@ namespace infer::text::jinja {
 /// What one template may use. The defaults stop the worst template in well under a second and
 /// leave room for chats of some hundred thousand tokens.
 struct Limits {
-  int64_t max_steps = 10'000'000;      ///< nodes evaluated, list items made, 16 bytes of text made
+  int64_t max_steps = 5'000'000;       ///< nodes evaluated, list items made, 16 bytes of text made
   size_t max_text_bytes = 16u << 20;   ///< of any one string, the output among them
   size_t max_source_bytes = 1u << 20;  ///< of the template
   int max_eval_depth = 600;            ///< nested evaluations: expressions, blocks, macro calls

@@ -74,12 +74,15 @@ Result<Value> Interp::eval_inner(const Expr& e) {
 }
 
 Result<Value> Interp::eval_name(const Expr& e) {
-  size_t n = 0;
+  size_t n = 0;  // names looked at
   for (const Frame* f = frame_; f != nullptr; f = f->parent) {
     for (const auto& [name, value] : f->vars) {
-      if (name == e.name) return value;
+      ++n;
+      if (name != e.name) continue;
+      INFER_TRY(budget_.charge(walk_cost(n)));
+      return value;
     }
-    n += f->vars.size() + 1;
+    ++n;
   }
   INFER_TRY(budget_.charge(walk_cost(n)));
   for (const auto& [name, value] : vars_) {

@@ -256,7 +256,7 @@ Result<TextPtr> replace_text(Budget& budget, const Text& text, const Text& from,
 Result<TextPtr> change_case(Budget& budget, const Text& text, Case to) {
   const std::string_view s = text.bytes;
   TextBuilder out(budget);
-  INFER_TRY(budget.charge(static_cast<int64_t>(s.size() / 8)));
+  INFER_TRY(budget.charge(static_cast<int64_t>(s.size() / 2)));
   bool first = true;  // of the text or of a word
   auto range = text.user.begin();
   for (size_t at = 0; at < s.size() && !out.failed();) {

@@ -63,15 +63,16 @@ struct KvPiece {
 [[gnu::always_inline]] inline float round_group(const float* x, float d, float low, float high,
                                                 int8_t* q) {
   const float inv = 1.0f / d;
-  float err[kKvGroup];
-  for (int i = 0; i < kKvGroup; ++i) {
-    const float level = nearest_level(x[i] * inv, low, high);
-    q[i] = static_cast<int8_t>(level);
-    err[i] = (level * d - x[i]) * (level * d - x[i]);
+  float err[8] = {};  // lanes, so that the compiler may use vectors
+  for (int i = 0; i < kKvGroup; i += 8) {
+    for (int l = 0; l < 8; ++l) {
+      const float level = nearest_level(x[i + l] * inv, low, high);
+      const float e = level * d - x[i + l];
+      q[i + l] = static_cast<int8_t>(level);
+      err[l] += e * e;
+    }
   }
-  float sum = 0.0f;
-  for (int i = 0; i < kKvGroup; ++i) sum += err[i];
-  return sum;
+  return ((err[0] + err[4]) + (err[2] + err[6])) + ((err[1] + err[5]) + (err[3] + err[7]));
 }
 
 /// One group: q8_0 gives 127 to the largest magnitude; q4_0 tries some scales about those that give
@@ -140,6 +141,8 @@ template <KvType T>
                                                 KvPiece& p) {
   constexpr int kPasses = 3;
   float m[kMaxRotation] = {}, g[kMaxRotation] = {}, d[kMaxRotation];
+  float step_of[kMaxRotation / kKvGroup];  // levels by which a gradient of 1 moves
+  float moved[8][kMaxRotation];            // moved[r][i] = m[i ^ r]
   rotate_kv(w, n, m);
   const float norm = n == 32 ? 0.17677669529663687f : n == 64 ? 0.125f : 0.08838834764831845f;
   for (int64_t i = 0; i < n; ++i) m[i] *= norm;
@@ -153,15 +156,24 @@ template <KvType T>
   float finite = m[0];
   for (int64_t i = 0; i < n; ++i) finite += g[i] * 0.0f;
   if (!(finite > 0.0f && finite < 0x1p100f)) return;  // NaN or infinity in x, d or w
+  for (int64_t i = 0; i < n / kKvGroup; ++i) {
+    const float scale = f32_from_f16(p.d[i]);
+    step_of[i] = scale != 0.0f ? 1.0f / (m[0] * scale) : 0.0f;
+  }
+  for (int64_t r = 0; r < 8; ++r) {
+    for (int64_t i = 0; i < n; ++i) moved[r][i] = m[i ^ r];
+  }
   for (int pass = 0; pass < kPasses; ++pass) {
     for (int64_t j = 0; j < n; ++j) {
-      if (d[j] == 0.0f) continue;
       const auto old = static_cast<float>(p.q[j]);
-      const float level = nearest_level(old - g[j] / (m[0] * d[j]), -8.0f, 7.0f);
+      const float level = nearest_level(old - g[j] * step_of[j / kKvGroup], -8.0f, 7.0f);
       if (level == old) continue;
       const float change = (level - old) * d[j];
       p.q[j] = static_cast<int8_t>(level);
-      for (int64_t i = 0; i < n; ++i) g[i] += m[i ^ j] * change;
+      for (int64_t i = 0; i < n; i += 8) {
+        const float* row = moved[j & 7] + (i ^ (j & ~int64_t{7}));
+        for (int64_t l = 0; l < 8; ++l) g[i + l] += row[l] * change;
+      }
     }
   }
 }
