@@ -5,7 +5,7 @@
 //   acc[l] = fma(w[8i + l], x[8i + l], acc[l])  for i = 0, 1, 2, ...  starting from +0, a last
 //   partial step with zeros;
 // then the tree  ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7)).
-// Tiles keep 8 x 1, 4 x 2 or 4 x 3 chains in flight. Cutting k into stretches stores and reloads
+// Tiles keep 4 x 1, 4 x 2 or 4 x 3 chains in flight. Cutting k into stretches stores and reloads
 // the lanes, which changes no bit; neither does widening the weights of a stretch to f32 once for
 // many activation rows.
 #include "kernels/cpu/avx2/linear_act.h"
@@ -16,7 +16,7 @@ namespace infer::kern::avx2 {
 namespace {
 
 constexpr int64_t kLanes = 8;
-constexpr int64_t kTileOutputs = 8;  ///< most weight rows in a tile
+constexpr int64_t kTileOutputs = 4;  ///< most weight rows in a tile
 constexpr int64_t kStretch = 512;    ///< elements of k at a time when many rows share the weights
 constexpr int64_t kBlockRows = 24;   ///< activation rows that share a stretch of weights
 constexpr int64_t kWidenFrom = 6;    ///< rows from which widening to f32 first pays
@@ -64,6 +64,9 @@ struct Tile {
   int64_t x_stride = 0;  ///< bytes
   int64_t k = 0;
   float* acc = nullptr;  ///< [row][kTileOutputs][kLanes]
+  /// With one activation row: weights that are wanted next, fetched in the order of the file while
+  /// these are used. Rows are too short, and lie too far apart, for the hardware to see them come.
+  const std::byte* ahead = nullptr;
 };
 
 template <class W, int kOutputs, int kRows>
@@ -78,6 +81,10 @@ void tile(const Tile& t) {
   const int64_t x_stride = t.x_stride / static_cast<int64_t>(sizeof(float));
   int64_t i = 0;
   for (; i + kLanes <= t.k; i += kLanes, w += kLanes * W::kBytes, x += kLanes) {
+    if constexpr (kRows == 1) {
+      for (int64_t b = 0; b < kOutputs * kLanes * W::kBytes; b += 64)
+        _mm_prefetch(t.ahead + i * kOutputs * W::kBytes + b, _MM_HINT_T0);
+    }
     __m256 xv[kRows];
     for (int r = 0; r < kRows; ++r) xv[r] = _mm256_loadu_ps(x + r * x_stride);
     for (int o = 0; o < kOutputs; ++o) {
@@ -136,6 +143,7 @@ void outputs(const LinearArgs& a, int64_t j, int64_t r, int64_t m) {
     t.w = a.w + j * t.w_stride + k0 * W::kBytes;
     t.x = a.act + r * a.act_stride + k0 * static_cast<int64_t>(sizeof(float));
     t.k = min_of(stretch, a.k - k0);
+    t.ahead = j + 2 * kOutputs <= a.n_end ? t.w + kOutputs * t.w_stride : t.w;
     if (widened) {
       Tile f = t;
       widen<W, kOutputs>(t.w, t.w_stride, t.k, wide);
@@ -159,9 +167,6 @@ void run(const LinearArgs& a) {
   for (int64_t r = 0; r < a.m; r += kBlockRows) {
     const int64_t m = min_of(kBlockRows, a.m - r);
     int64_t j = a.n_begin;
-    if (m == 1) {
-      for (; j + 8 <= a.n_end; j += 8) outputs<W, 8>(a, j, r, m);
-    }
     for (; j + 4 <= a.n_end; j += 4) outputs<W, 4>(a, j, r, m);
     for (; j < a.n_end; ++j) outputs<W, 1>(a, j, r, m);
   }
