@@ -10,10 +10,13 @@
 namespace infer {
 
 struct BackendOptions {
-  int n_threads = 0;        ///< 0: one a physical core within the cgroup's quota
-  int n_threads_batch = 0;  ///< 0: n_threads
-  std::string isa;          ///< CPU level, empty: the best the CPU has
-  bool pin = true;          ///< bind threads to cores
+  int n_threads = 0;         ///< 0: one a physical core within the cgroup's quota
+  int n_threads_batch = 0;   ///< 0: n_threads
+  std::string isa;           ///< CPU level, empty: the best the CPU has
+  bool pin = true;           ///< bind threads to cores
+  bool huge_pages = true;    ///< ask for them
+  bool lock_memory = false;  ///< keep weights and K/V in RAM
+  std::string numa;          ///< "distribute", "isolate", "numactl"; empty: as it comes
 };
 
 /// The backends of this build and machine, best first; the CPU is always the last. Explicit list,
@@ -22,5 +25,8 @@ Result<std::vector<std::unique_ptr<runtime::Backend>>> make_backends(const Backe
 
 /// Threads that the CPU backend takes when it is not told: for warnings about a larger -t.
 int suggested_threads();
+
+/// NUMA nodes this process may use; 1 where nobody knows.
+int numa_nodes();
 
 }  // namespace infer

@@ -13,6 +13,8 @@
 #include "core/base/dtype.h"
 #include "core/base/mat_view.h"
 #include "core/base/result.h"
+#include "core/engine_session.h"
+#include "core/runtime/step.h"
 #include "core/text/sampler_params.h"
 #include "core/text/tokenizer.h"
 
@@ -25,13 +27,16 @@
 namespace infer {
 
 namespace model {
+class Adapter;
 class Model;
-}
+}  // namespace model
 namespace runtime {
 class Backend;
 }
 
 using TokenId = text::TokenId;
+/// {place in EngineOptions::adapters, scale}
+using AdapterUse = runtime::AdapterUse;
 
 /// Half-layers [.., half_end) of what the stages before left go to backends[backend].
 struct StageSpec {
@@ -49,10 +54,15 @@ struct EngineOptions {
   bool precise = false;  ///< f32 activations, and f32 for K and V of type f16
   bool unfused = false;  ///< reference composition instead of fused ops
   bool prefix_cache = true;
-  std::vector<StageSpec> stages;  ///< empty: everything on backends[0]
+  /// Adapters that requests may use; up to model::kMaxAdapters.
+  std::vector<std::shared_ptr<const model::Adapter>> adapters;
+  std::vector<AdapterUse> default_adapters;  ///< of requests that do not say
+  std::vector<StageSpec> stages;             ///< empty: everything on backends[0]
   /// No thread of its own: the caller drives the engine with run_step() (tests).
   bool manual = false;
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
+  /// What the user should know and the run can do without, as one line.
+  std::function<void(const std::string&)> warn;
 };
 
 enum class StopReason : uint8_t { kNone, kEos, kStop, kLength, kCancelled, kDeadline, kError };
@@ -77,6 +87,9 @@ using LogitsCallback = std::function<void(int32_t pos, std::span<const float> lo
 
 using RequestId = uint64_t;
 
+/// Which tokens' K and V a request leaves in Response::session.
+enum class KeepSession : uint8_t { kNone, kPrompt, kAll };
+
 /// One piece of news about a request; spans and views are valid during the callback only.
 struct Event {
   RequestId request = 0;
@@ -99,6 +112,9 @@ struct Request {
   text::SamplingParams sampling;
   std::vector<std::string> stop;  ///< strings that end the text and are not part of it
   bool ignore_eos = false;
+  /// The adapters whose sum this request is computed with, each at most once; empty: the model as
+  /// it is. Requests with different ones share steps, and none changes the bits of another.
+  std::optional<std::vector<AdapterUse>> adapters;  ///< nullopt: EngineOptions::default_adapters
   int n_samples =
       1;  ///< continuations of one prompt; sample i uses seed + i and shares the prompt's blocks
   int n_logprobs = 0;                  ///< top-N of each generated token
@@ -106,6 +122,10 @@ struct Request {
   std::vector<LogprobTarget> targets;  ///< sorted by pos
   LogitsCallback on_logits;
   int32_t logits_from = 0;
+  /// Its K and V stand for computing the tokens that the prompt begins with; the results are the
+  /// same bits. Read by, or kept by, an engine of the same model, types and adapters.
+  std::shared_ptr<const Session> session;
+  KeepSession keep = KeepSession::kNone;  ///< of the first sample
   std::optional<std::chrono::steady_clock::time_point> deadline;
   EventCallback on_event;  ///< called on the engine's thread; must not throw or block for long
 };
@@ -130,6 +150,9 @@ struct Response {
   std::vector<TopLogprobs>
       prompt_logprobs;                 ///< [prompt.size()] or empty; entry i predicts token i + 1
   std::vector<float> target_logprobs;  ///< in the order of Request::targets
+  /// What Request::keep asked for: all tokens whose K and V were computed, so not the last one that
+  /// was drawn. Null if the request ended before.
+  std::shared_ptr<const Session> session;
   Timings timings;
 };
 
@@ -160,6 +183,10 @@ class Engine {
 
   /// Manual mode: computes one step; false when there is nothing to do.
   virtual Result<bool> run_step() = 0;
+
+  /// A session from a file, or to one; see core/engine_session.h. Errors name the file.
+  virtual Result<std::shared_ptr<const Session>> read_session(const std::string& path) const = 0;
+  virtual Result<void> write_session(const std::string& path, const Session& session) const = 0;
 
   virtual const model::Model& model() const = 0;
   virtual const text::Tokenizer& tokenizer() const = 0;

@@ -7,6 +7,7 @@
 #include "core/base/quant_types.h"
 #include "core/engine.h"
 #include "core/engine_internal.h"
+#include "core/model/adapter.h"
 #include "core/model/model.h"
 #include "gguf/reader.h"
 
@@ -179,14 +180,20 @@ std::string summarize(const model::Model& model, const EngineOptions& o,
     last = stage.backend;
   }
   const auto mib = [](int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024.0); };
-  return text +
-         fmt::format(" | MiB: weights {:.1f} + mapped {:.1f}, K/V {:.1f} ({}/{}), arena {:.1f}",
-                     mib(memory.weight_bytes), mib(memory.mapped_bytes), mib(memory.kv_bytes),
-                     name_of(o.type_k), name_of(o.type_v), mib(memory.arena_bytes));
+  text += fmt::format(" | MiB: weights {:.1f} + mapped {:.1f}, K/V {:.1f} ({}/{}), arena {:.1f}",
+                      mib(memory.weight_bytes), mib(memory.mapped_bytes), mib(memory.kv_bytes),
+                      name_of(o.type_k), name_of(o.type_v), mib(memory.arena_bytes));
+  if (memory.huge_bytes > 0) text += fmt::format(", huge pages for {:.1f}", mib(memory.huge_bytes));
+  if (memory.locked_bytes > 0) text += fmt::format(", locked {:.1f}", mib(memory.locked_bytes));
+  if (!o.adapters.empty()) text += fmt::format(" | adapters: {}", o.adapters.size());
+  return text;
 }
 
-/// Backends know tensors and ops, not the file they come from.
-Error in_file(const model::Model& model, const Error& error) {
+/// Backends know tensors and ops, not the file they come from; of adapters they know the name.
+Error in_file(const model::Model& model, const EngineOptions& o, const Error& error) {
+  for (const auto& adapter : o.adapters) {
+    if (error.message.starts_with(adapter->file().path() + ":")) return error;
+  }
   return make_error(error.code, "{}: {}", model.file().path(), error.message);
 }
 
@@ -201,7 +208,8 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
                                                const EngineOptions& options,
                                                std::span<runtime::Backend* const> backends) try {
   INFER_ASSIGN(const EngineOptions o, resolve(options, *model));
-  INFER_ASSIGN(graph::Graph built, model->build_graph({.unfused = o.unfused}));
+  INFER_ASSIGN(graph::Graph built,
+               model->build_graph({.unfused = o.unfused, .adapters = o.adapters}));
   INFER_TRY(check_cache_types(built, o));
   internal::EngineParts parts;
   auto graph = std::make_unique<const graph::Graph>(std::move(built));
@@ -211,6 +219,7 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
   compile.type_v = o.type_v;
   compile.n_ctx = o.n_ctx;
   compile.progress = o.progress;
+  compile.warn = o.warn;
   compile.weight_copied = [&](graph::WeightId id) {
     const auto* tensor = model->file().find_tensor(graph->weights[static_cast<size_t>(id)].tensor);
     if (tensor != nullptr) model->file().release_pages(*tensor);
@@ -221,7 +230,7 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
   INFER_ASSIGN(const auto stages, place(*graph, o, backends));
   const graph::Capacity capacity{.n_tok = o.n_batch, .n_logit_rows = logit_rows(graph->n_vocab)};
   auto executor = runtime::Executor::create(*graph, stages, capacity, compile);
-  if (!executor.ok()) return in_file(*model, executor.error());
+  if (!executor.ok()) return in_file(*model, o, executor.error());
   parts.executor = *std::move(executor);
   parts.summary = summarize(*model, o, stages, parts.executor->memory());
   parts.vocabulary = std::make_unique<TokenizerVocabulary>(model->tokenizer(),

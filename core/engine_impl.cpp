@@ -53,6 +53,10 @@ EngineImpl::~EngineImpl() {
 
 Result<RequestId> EngineImpl::submit(Request request) try {
   INFER_TRY(validate(request, limits_));
+  INFER_ASSIGN(request.adapters,
+               canonical_mix(std::move(request.adapters).value_or(options_.default_adapters),
+                             limits_.n_adapter));
+  INFER_TRY(check_session(request));
   RequestId id = 0;
   {
     const std::lock_guard lock(mutex_);
@@ -152,6 +156,9 @@ bool EngineImpl::take_incoming() {
     const Request& r = state->request;
     sink_.reserve(static_cast<size_t>(std::max(r.n_logprobs, r.n_prompt_logprobs)));
     if (r.deadline) ++n_deadline_;
+    const int32_t mix = mixes_.number_of(*r.adapters);
+    for (const std::unique_ptr<Sample>& sample : state->samples) sample->adapter = mix;
+    use_session(state->leader());
     scheduler_.add(state->leader());
     active_.push_back(std::move(state));
   }
@@ -211,6 +218,8 @@ Result<void> EngineImpl::compute() {
     state.started = now;
     state.response.timings.cached_tok = part.sequence->n_matched;
   }
+  for (const runtime::Sequence* sequence : scheduler_.restored())
+    INFER_TRY(import_session(*sequence));
   sink_.begin(scheduler_.scheduled());
   INFER_ASSIGN(const runtime::Ticket ticket, parts_.executor->submit(step_, &sink_));
   return parts_.executor->wait(ticket);
@@ -229,6 +238,7 @@ void EngineImpl::apply() {
 /// All tokens of the sample are computed.
 void EngineImpl::advance(Sample& sample) {
   RequestState& state = *sample.state;
+  if (state.request.keep == KeepSession::kPrompt && !state.forked) keep_session(sample);
   if (!sample.want_last) return finish_all(state, StopReason::kLength);
   if (state.forked) return accept(sample);
   state.forked = true;
@@ -296,6 +306,8 @@ void EngineImpl::finish(Sample& sample, StopReason reason) {
   if (sample.done) return;
   sample.done = true;
   --state.n_open;
+  if (state.request.keep == KeepSession::kAll && !state.error && sample.sample == 0)
+    keep_session(sample);
   scheduler_.finish(sample);
   const size_t n_text = sample.out.text.size();
   sample.out.text.append(sample.matcher.push(sample.decoder->finish()));
@@ -351,7 +363,10 @@ Result<std::unique_ptr<Engine>> create_with(EngineParts parts, const EngineOptio
     return make_error(kCode, "n_batch = {} is not in 1..{}", o.n_batch, kMaxCtx);
   if (o.max_seqs < 1) return make_error(kCode, "max_seqs = {} is below 1", o.max_seqs);
   o.max_seqs = static_cast<int>(std::min<int64_t>(o.max_seqs, o.n_batch));
-  RequestLimits limits{.n_ctx = o.n_ctx, .n_vocab = parts.vocabulary->n_vocab()};
+  RequestLimits limits{.n_ctx = o.n_ctx,
+                       .n_vocab = parts.vocabulary->n_vocab(),
+                       .n_adapter = static_cast<int>(o.adapters.size())};
+  INFER_TRY(canonical_mix(o.default_adapters, limits.n_adapter));
   for (const runtime::KvGroupConfig& g : parts.groups) {
     if (g.window == 0) limits.n_ctx = std::min(limits.n_ctx, g.n_block * runtime::kBlockTok);
   }

@@ -32,6 +32,9 @@ class EngineImpl final : public Engine {
   Result<Response> wait(RequestId id) override;
   Result<bool> run_step() override;
 
+  Result<std::shared_ptr<const Session>> read_session(const std::string& path) const override;
+  Result<void> write_session(const std::string& path, const Session& session) const override;
+
   const model::Model& model() const override;
   const text::Tokenizer& tokenizer() const override;
   EngineStats stats() const override;
@@ -56,6 +59,13 @@ class EngineImpl final : public Engine {
   void fail(RequestState& state, const Error& error);
   void hand_over_done();
   void publish_stats();
+  // Sessions (engine_impl_session.cpp).
+  Result<const SessionBinding*> binding() const;
+  uint64_t mix_hash(const std::vector<AdapterUse>& mix) const;
+  Result<void> check_session(const Request& request) const;
+  void use_session(Sample& leader) const;
+  Result<void> import_session(const runtime::Sequence& sequence);
+  void keep_session(Sample& sample);
 
   const EngineOptions options_;
   EngineParts parts_;
@@ -67,7 +77,8 @@ class EngineImpl final : public Engine {
   std::vector<std::unique_ptr<RequestState>> active_;
   std::vector<std::unique_ptr<RequestState>> arrived_;  ///< swapped with incoming_
   std::vector<RequestId> to_cancel_;                    ///< swapped with cancels_
-  int64_t n_deadline_ = 0;                              ///< active requests with a deadline
+  MixTable mixes_;
+  int64_t n_deadline_ = 0;  ///< active requests with a deadline
   EngineStats live_stats_;
 
   mutable std::mutex mutex_;  ///< guards what follows
@@ -79,6 +90,9 @@ class EngineImpl final : public Engine {
   EngineStats stats_;
   RequestId next_id_ = 1;
   bool stop_ = false;
+
+  mutable std::once_flag bound_;
+  mutable SessionBinding binding_;
 
   std::mutex step_mutex_;  ///< manual mode
   std::thread thread_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "core/base/error.h"
@@ -91,6 +92,7 @@ std::unique_ptr<Sample> make_sample(RequestState& state, int index, const Reques
   s->n_prompt = static_cast<int64_t>(r.prompt.size());
   s->want_last = state.n_new > 0;
   add_sampler(*s, r, limits, vocabulary);
+  if (r.adapters) s->adapters = *r.adapters;
   s->decoder = vocabulary.make_decoder();
   const auto n = static_cast<size_t>(state.n_new);
   s->out.ids.reserve(n);
@@ -105,6 +107,33 @@ std::unique_ptr<Sample> make_sample(RequestState& state, int index, const Reques
 }
 
 }  // namespace
+
+Result<std::vector<AdapterUse>> canonical_mix(std::vector<AdapterUse> mix, int n_adapter) {
+  for (const AdapterUse& use : mix) {
+    if (use.adapter < 0 || use.adapter >= n_adapter)
+      return invalid("adapter {} of {}", use.adapter, n_adapter);
+    if (!std::isfinite(use.scale)) return invalid("adapter {}: scale = {}", use.adapter, use.scale);
+  }
+  std::erase_if(mix, [](const AdapterUse& use) { return use.scale == 0.0f; });
+  std::ranges::sort(mix, {}, &AdapterUse::adapter);
+  const auto twice = std::ranges::adjacent_find(mix, {}, &AdapterUse::adapter);
+  if (twice != mix.end()) return invalid("adapter {} is given twice", twice->adapter);
+  return mix;
+}
+
+int32_t MixTable::number_of(const std::vector<AdapterUse>& mix) {
+  if (mix.empty()) return -1;
+  const auto it = std::ranges::find(known_, mix, &Known::mix);
+  if (it != known_.end()) {
+    std::rotate(it, it + 1, known_.end());
+    return known_.back().number;
+  }
+  // After 2^31 mixes the cache has nothing of the first ones left.
+  if (next_ == std::numeric_limits<int32_t>::max()) next_ = 0;
+  if (known_.size() == kMaxKnown) known_.erase(known_.begin());
+  known_.push_back({mix, next_++});
+  return known_.back().number;
+}
 
 Result<void> validate(const Request& r, const RequestLimits& limits) {
   INFER_TRY(validate_prompt(r, limits));

@@ -58,7 +58,30 @@ struct RequestState {
 struct RequestLimits {
   int64_t n_ctx = 0;
   int32_t n_vocab = 0;
+  int n_adapter = 0;
 };
+
+/// Numbers the mixes of adapters, so that the prefix cache can tell K and V of one mix from those
+/// of another. Equal mixes get equal numbers while they are among the kMaxKnown used last; a number
+/// is never given to another mix.
+class MixTable {
+ public:
+  /// Needs: sorted by adapter. -1 for the empty mix.
+  int32_t number_of(const std::vector<AdapterUse>& mix);
+
+ private:
+  static constexpr size_t kMaxKnown = 256;
+  struct Known {
+    std::vector<AdapterUse> mix;
+    int32_t number = 0;
+  };
+  std::vector<Known> known_;  ///< used last comes last
+  int32_t next_ = 0;
+};
+
+/// A mix as it is computed: sorted, without those of scale 0. Errors: kInvalidArgument for an
+/// adapter that there is not or that comes twice, and a scale that is no number.
+Result<std::vector<AdapterUse>> canonical_mix(std::vector<AdapterUse> mix, int n_adapter);
 
 /// Errors: kInvalidArgument naming the field and the numbers.
 Result<void> validate(const Request& request, const RequestLimits& limits);

@@ -10,6 +10,7 @@
 #include "gguf/describe.h"
 #include "gguf/keys.h"
 #include "gguf/mmap.h"
+#include "gguf/overrides.h"
 #include "gguf/parse.h"
 #include "gguf/split.h"
 
@@ -97,6 +98,7 @@ struct Reader::Impl {
   std::vector<uint32_t> tensor_order;  // indices of tensors, sorted by name
   int64_t file_bytes = 0;
   bool mmapped = false;
+  OverrideStorage overridden;
 
   const Shard& first() const { return shards.front(); }
   Result<void> add_shard(Shard shard);
@@ -185,6 +187,8 @@ Result<std::shared_ptr<const Reader>> Reader::open(const std::string& path,
   INFER_TRY(impl.add_shard(std::move(shard)));
   if (options.all_shards) INFER_TRY(impl.open_siblings(path, options));
   INFER_TRY(impl.sort_tensors());
+  INFER_TRY(
+      apply_overrides(options.overrides, path, &impl.shards.front().parsed, &impl.overridden));
   return std::shared_ptr<const Reader>(std::move(reader));
 }
 
@@ -197,8 +201,11 @@ Result<std::shared_ptr<const Reader>> Reader::parse(std::span<const std::byte> b
   INFER_ASSIGN(shard.parsed,
                parse_header(bytes, shard.file_bytes, shard.path, !options.header_only));
   if (!options.header_only) INFER_TRY(bind_in_place(shard, bytes));
-  INFER_TRY(reader->impl_->add_shard(std::move(shard)));
-  INFER_TRY(reader->impl_->sort_tensors());
+  Impl& impl = *reader->impl_;
+  INFER_TRY(impl.add_shard(std::move(shard)));
+  INFER_TRY(impl.sort_tensors());
+  INFER_TRY(apply_overrides(options.overrides, impl.first().path, &impl.shards.front().parsed,
+                            &impl.overridden));
   return std::shared_ptr<const Reader>(std::move(reader));
 }
 

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "core/base/result.h"
@@ -78,12 +79,21 @@ struct TensorInfo {
   int n_dims = 1;
 };
 
+/// A key that takes the place of the file's, for everything that reads it.
+struct KeyOverride {
+  std::string key;  ///< ".rope.freq_base": behind the file's general.architecture
+  std::variant<int64_t, double, bool, std::string> value;
+  std::string flag;              ///< named in errors: "--override-kv"
+  bool only_if_missing = false;  ///< what the file says stands
+};
+
 struct ReadOptions {
   bool use_mmap = true;    ///< false reads the tensor data into memory
   bool all_shards = true;  ///< a -00001-of-0000N file opens its siblings too
   /// Only keys and tensor records are wanted: data is not looked for (nor need it be there), every
   /// view.data is null.
   bool header_only = false;
+  std::vector<KeyOverride> overrides{};  ///< later ones win
 };
 
 /// A parsed file (or set of split files). Immutable and safe to share between threads.

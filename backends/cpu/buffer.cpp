@@ -2,24 +2,37 @@
 
 #include <sys/mman.h>
 
+#include "core/base/checked.h"
 #include "core/base/error.h"
 
 namespace infer::cpu {
 
 Buffer::~Buffer() {
-  if (data_ != nullptr) munmap(data_, static_cast<size_t>(n_bytes_));
+  if (mapping_ != nullptr) munmap(mapping_, static_cast<size_t>(mapped_bytes_));
 }
 
-Result<Buffer> Buffer::allocate(int64_t n_bytes, const char* what) {
+Result<Buffer> Buffer::allocate(int64_t n_bytes, const char* what, bool huge) {
   Buffer b;
   if (n_bytes <= 0) return b;
-  void* p = mmap(nullptr, static_cast<size_t>(n_bytes), PROT_READ | PROT_WRITE,
+  constexpr int64_t kHugePage = int64_t{2} << 20;
+  const int64_t align = huge && n_bytes >= kHugePage ? kHugePage : 0;
+  const int64_t mapped_bytes = n_bytes + align;
+  void* p = mmap(nullptr, static_cast<size_t>(mapped_bytes), PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED)
     return make_error(ErrorCode::kOutOfMemory, "cpu: cannot allocate {} bytes for {}", n_bytes,
                       what);
+  b.mapping_ = p;
+  b.mapped_bytes_ = mapped_bytes;
   b.data_ = static_cast<std::byte*>(p);
   b.n_bytes_ = n_bytes;
+#if defined(MADV_HUGEPAGE)
+  if (align > 0) {
+    const auto address = reinterpret_cast<uintptr_t>(p);
+    b.data_ += align_up<uintptr_t>(address, kHugePage) - address;
+    b.is_huge_ = madvise(b.data_, static_cast<size_t>(n_bytes), MADV_HUGEPAGE) == 0;
+  }
+#endif
   return b;
 }
 

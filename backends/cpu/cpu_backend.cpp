@@ -17,8 +17,8 @@ namespace {
 class CpuBackend final : public runtime::Backend {
  public:
   CpuBackend(kern::CpuKernels kernels, int n_threads, int n_threads_batch,
-             std::span<const int> cpus, std::string cpu_name)
-      : device_(kernels, n_threads, n_threads_batch, cpus),
+             std::span<const int> cpus, const MemoryPolicy& memory, std::string cpu_name)
+      : device_(kernels, n_threads, n_threads_batch, cpus, memory),
         n_threads_(n_threads),
         cpu_name_(std::move(cpu_name)) {}
 
@@ -44,6 +44,12 @@ class CpuBackend final : public runtime::Backend {
         if (linear_kernel(k, type_of(item.weight), options.precise) == nullptr ||
             !decodes(item.bias))
           return false;
+        if (item.adapter < 0) continue;
+        for (const graph::LowRank& add : graph.item_adapters[static_cast<size_t>(item.adapter)]) {
+          if (k.decode_row[static_cast<size_t>(add.a.type)] == nullptr ||
+              k.decode_row[static_cast<size_t>(add.b.type)] == nullptr)
+            return false;
+        }
       }
       return true;
     }
@@ -77,13 +83,15 @@ class CpuBackend final : public runtime::Backend {
 Result<std::unique_ptr<runtime::Backend>> make_cpu_backend(const CpuBackendOptions& options) {
   const CpuFeatures features = detect_cpu_features();
   INFER_ASSIGN(const kern::CpuKernels kernels, kern::select_kernels(features, options.isa));
-  const CpuTopology topology = detect_topology();
+  CpuTopology topology = detect_topology();
+  place_on_nodes(options.numa, &topology);
   const int n_threads = options.n_threads > 0 ? options.n_threads : topology.n_threads;
   const int n_threads_batch = options.n_threads_batch > 0 ? options.n_threads_batch : n_threads;
   const bool pin = options.pin && std::max(n_threads, n_threads_batch) <= topology.n_physical;
   return std::unique_ptr<runtime::Backend>(std::make_unique<CpuBackend>(
       kernels, n_threads, n_threads_batch,
       pin ? std::span<const int>(topology.cpus) : std::span<const int>(),
+      MemoryPolicy{.huge_pages = options.huge_pages, .lock = options.lock_memory},
       features.vendor_and_model));
 }
 

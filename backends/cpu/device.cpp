@@ -8,8 +8,8 @@
 namespace infer::cpu {
 
 Device::Device(kern::CpuKernels kernels, int n_threads, int n_threads_batch,
-               std::span<const int> cpus)
-    : kernels_(kernels) {
+               std::span<const int> cpus, const MemoryPolicy& memory)
+    : kernels_(kernels), memory_(memory) {
   const bool pin = !cpus.empty();
   pool_ = std::make_unique<ThreadPool>(
       ThreadPool::Options{.n_threads = n_threads, .pin = pin, .cpus = cpus});

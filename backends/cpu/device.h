@@ -23,17 +23,25 @@ struct Job {
   runtime::StepIo io;
 };
 
+/// How weights and pools are kept in memory.
+struct MemoryPolicy {
+  bool huge_pages = true;
+  bool lock = false;  ///< weights, also those in the file, and pools stay in RAM
+};
+
 /// What all executables of one CPU backend share: kernels, threads, and the driver thread that runs
 /// their steps in order.
 class Device {
  public:
   /// Pins the workers to `cpus` unless that is empty.
-  Device(kern::CpuKernels kernels, int n_threads, int n_threads_batch, std::span<const int> cpus);
+  Device(kern::CpuKernels kernels, int n_threads, int n_threads_batch, std::span<const int> cpus,
+         const MemoryPolicy& memory = {});
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
   const kern::CpuKernels& kernels() const { return kernels_; }
+  const MemoryPolicy& memory() const { return memory_; }
   /// The team for a step of n_row rows. Only for the driver thread (and for compile, before any
   /// step).
   ThreadPool& pool(int64_t n_row) { return n_row > 1 && batch_pool_ ? *batch_pool_ : *pool_; }
@@ -49,6 +57,7 @@ class Device {
   // half-layer.
   static constexpr size_t kQueue = 256;
   kern::CpuKernels kernels_;
+  MemoryPolicy memory_;
   std::unique_ptr<ThreadPool> pool_, batch_pool_;
   std::mutex mutex_;
   std::condition_variable work_, done_;

@@ -37,12 +37,15 @@ Result<std::unique_ptr<CpuExecutable>> CpuExecutable::create(const graph::Graph&
   std::unique_ptr<CpuExecutable> exe(new CpuExecutable(graph, plan, device));
   INFER_ASSIGN(exe->weights_, StageWeights::load(graph, plan, options, device));
   exe->plan_linears();
+  INFER_TRY(exe->load_adapters(options));
   INFER_TRY(exe->allocate(options));
   INFER_TRY(exe->allocate_scratch(options));
+  exe->settle_memory(options);
   return exe;
 }
 
 Result<void> CpuExecutable::allocate(const runtime::CompileOptions& options) {
+  const bool huge = device_.memory().huge_pages;
   INFER_ASSIGN(arena_, Buffer::allocate(plan_.arena_bytes, "activations"));
   pools_.resize(g_.cache_layers.size());
   rope_used_.assign(g_.ropes.size(), false);
@@ -74,8 +77,8 @@ Result<void> CpuExecutable::allocate(const runtime::CompileOptions& options) {
     if (!k_bytes || !v_bytes)
       return make_error(ErrorCode::kOutOfMemory, "cpu: a KV pool of {} blocks is too large",
                         n_block);
-    INFER_ASSIGN(Buffer k, Buffer::allocate(*k_bytes, "the K pool"));
-    INFER_ASSIGN(Buffer v, Buffer::allocate(*v_bytes, "the V pool"));
+    INFER_ASSIGN(Buffer k, Buffer::allocate(*k_bytes, "the K pool", huge));
+    INFER_ASSIGN(Buffer v, Buffer::allocate(*v_bytes, "the V pool", huge));
     pool.k = k.data();
     pool.v = v.data();
     kv_buffers_.push_back(std::move(k));
@@ -118,16 +121,18 @@ CpuExecutable::AttnNeeds CpuExecutable::attention_needs(
 
 Result<void> CpuExecutable::allocate_scratch(const runtime::CompileOptions& options) {
   const AttnNeeds attn = attention_needs(options);
-  kernel_scratch_bytes_ = attn.scratch_bytes;
+  kernel_scratch_bytes_ = std::max(kernel_scratch_bytes_, attn.scratch_bytes);
   int64_t tile_bytes = attn.partial_bytes;
   for (const LinearPlan& lp : linears_) {
     for (const LinearPlan::Item& item : lp.items) {
       kernel_scratch_bytes_ =
           std::max(kernel_scratch_bytes_, item.w.kernel->scratch_bytes(item.w.k));
-      tile_bytes =
-          std::max(tile_bytes, 2 * kRowTile * item.chunk * static_cast<int64_t>(sizeof(float)));
+      const int64_t n_tile = lp.lora.empty() ? 2 : 3;  // gate, up, and what an adapter adds
+      tile_bytes = std::max(tile_bytes,
+                            n_tile * kRowTile * item.chunk * static_cast<int64_t>(sizeof(float)));
     }
   }
+  tile_bytes = std::max(tile_bytes, kRowTile * lora_rank_ * static_cast<int64_t>(sizeof(float)));
   kernel_scratch_bytes_ = align_up<int64_t>(kernel_scratch_bytes_, 64);
   thread_scratch_bytes_ = align_up<int64_t>(kernel_scratch_bytes_ + tile_bytes, 4096);
   INFER_ASSIGN(act_, Buffer::allocate(act_bytes_, "prepared activations"));
@@ -138,12 +143,38 @@ Result<void> CpuExecutable::allocate_scratch(const runtime::CompileOptions& opti
   return {};
 }
 
+/// Counts what may be on huge pages, and locks what steps read, if asked to.
+void CpuExecutable::settle_memory(const runtime::CompileOptions& options) {
+  PageLock lock;
+  weights_.report(g_, &lock, &huge_bytes_);
+  for (const std::vector<Buffer>* buffers : {&kv_buffers_, &lora_weights_}) {
+    for (const Buffer& b : *buffers) {
+      lock.add(b.data(), b.n_bytes());
+      if (b.is_huge()) huge_bytes_ += b.n_bytes();
+    }
+  }
+  if (!device_.memory().lock) return;
+  for (int i = plan_.op_begin; i < plan_.op_end; ++i) {
+    const auto* embed = std::get_if<graph::EmbedAttrs>(&g_.ops[static_cast<size_t>(i)].attrs);
+    if (embed == nullptr) continue;
+    const TensorView& table = g_.weights[static_cast<size_t>(embed->table)].view;
+    lock.add(table.data, table.n_bytes);
+  }
+  const std::string refused = lock.lock();
+  locked_bytes_ = lock.locked_bytes();
+  if (!refused.empty() && options.warn) options.warn(refused);
+}
+
 runtime::MemoryReport CpuExecutable::memory() const {
   runtime::MemoryReport r;
+  r.huge_bytes = huge_bytes_;
+  r.locked_bytes = locked_bytes_;
   r.weight_bytes = weights_.own_bytes();
+  for (const Buffer& b : lora_weights_) r.weight_bytes += b.n_bytes();
   r.mapped_bytes = weights_.mapped_bytes();
   for (const Buffer& b : kv_buffers_) r.kv_bytes += b.n_bytes();
-  r.arena_bytes = arena_.n_bytes() + act_.n_bytes() + thread_scratch_.n_bytes() + split_.n_bytes();
+  for (const Buffer* b : {&arena_, &act_, &thread_scratch_, &split_, &lora_x_, &lora_h_})
+    r.arena_bytes += b->n_bytes();
   return r;
 }
 
@@ -177,6 +208,7 @@ void CpuExecutable::begin_step(const runtime::Step& step, const runtime::StepIo&
       tiles_.push_back({r, 1, row.seq});
     }
   }
+  find_token_runs();
   for (size_t i = 0; i < g_.ropes.size(); ++i) {
     if (!rope_used_[i]) continue;
     const graph::Rope& rope = g_.ropes[i];
@@ -223,6 +255,7 @@ Result<void> CpuExecutable::run_tail(const runtime::StepIo& io) {
   const auto turn_rows = static_cast<size_t>(plan_.capacity.n_logit_rows);
   for (size_t begin = 0; begin < all.size(); begin += turn_rows) {
     turn_ = all.subspan(begin, std::min(turn_rows, all.size() - begin));
+    find_turn_runs();
     for (int i = plan_.tail_begin; i < plan_.op_end; ++i) run_op(i);
     const auto n = static_cast<int64_t>(turn_.size());
     const MatView<const float> logits{value(plan_.out), n, g_.n_vocab, g_.n_vocab};
@@ -252,7 +285,10 @@ Error CpuExecutable::diagnose(const runtime::StepIo& io) {
                       "NaN in the residual stream that came from the stage before");
   }
   for (int i = plan_.op_begin; i < plan_.op_end; ++i) {
-    if (i >= plan_.tail_begin) turn_ = failed_turn;
+    if (i == plan_.tail_begin) {
+      turn_ = failed_turn;
+      find_turn_runs();
+    }
     run_op(i);
     const graph::Op& op = g_.ops[static_cast<size_t>(i)];
     for (graph::ValueId v : op.out) {

@@ -23,6 +23,11 @@ struct RowTile {
   int32_t begin = 0, n = 0, seq = 0;
 };
 
+/// Adjacent rows, not of two row tiles, that use the same mix of adapters.
+struct LoraRun {
+  int32_t begin = 0, n = 0, mix = 0;
+};
+
 /// A linear_group with everything that does not change from step to step looked up.
 struct LinearPlan {
   struct Item {
@@ -31,7 +36,17 @@ struct LinearPlan {
     int act = 0;        ///< which prepared copy of the input it reads
     int64_t chunk = 0;  ///< outputs a task computes
     int64_t n_chunk = 0;
-    int64_t first_task = 0;  ///< tasks of the items before, for one row tile
+    int64_t first_task = 0;               ///< tasks of the items before, for one row tile
+    size_t lora_begin = 0, lora_end = 0;  ///< in `lora`: what adapters add to this item
+  };
+  /// One adapter's B A x of one item; lora.cpp.
+  struct Lora {
+    int adapter = 0;
+    int64_t rank = 0;
+    const float* a = nullptr;  ///< [rank, k]
+    const float* b = nullptr;  ///< [n, rank]
+    float scale = 1.0f;
+    int64_t h_stride = 0, h_offset = 0;  ///< bytes: where A x of each row of the op is kept
   };
   struct Act {
     const kern::LinearKernel* kernel = nullptr;
@@ -40,7 +55,8 @@ struct LinearPlan {
   };
   std::vector<Item> items;
   std::vector<Act> acts;
-  int64_t n_task = 0;  ///< tasks of one row tile
+  std::vector<Lora> lora;  ///< item by item, each by ascending adapter
+  int64_t n_task = 0;      ///< tasks of one row tile
 };
 
 /// One stage on the CPU. Steps run on the device's driver thread, one op after the other; the
@@ -55,6 +71,10 @@ class CpuExecutable final : public runtime::Executable {
   Result<runtime::Ticket> submit(const runtime::Step& step, const runtime::StepIo& io) override;
   Result<void> wait(runtime::Ticket ticket) override { return device_.wait(ticket); }
   runtime::MemoryReport memory() const override;
+  Result<void> export_kv(const runtime::KvRange& range, std::span<std::byte> k,
+                         std::span<std::byte> v) override;  // kv_rows.cpp
+  Result<void> import_kv(const runtime::KvRange& range, std::span<const std::byte> k,
+                         std::span<const std::byte> v) override;
 
  private:
   CpuExecutable(const graph::Graph& graph, const graph::StagePlan& plan, Device& device)
@@ -64,6 +84,7 @@ class CpuExecutable final : public runtime::Executable {
   Result<void> allocate(const runtime::CompileOptions& options);
   void plan_linears();
   Result<void> allocate_scratch(const runtime::CompileOptions& options);
+  void settle_memory(const runtime::CompileOptions& options);
   /// What attention needs of a thread, and of a step whose spans are shared out.
   struct AttnNeeds {
     int64_t scratch_bytes = 0, partial_bytes = 0, split_bytes = 0;
@@ -72,6 +93,7 @@ class CpuExecutable final : public runtime::Executable {
 
   // One step.
   Result<void> execute(const runtime::Step& step, const runtime::StepIo& io);
+  void check_range(const runtime::KvRange& range, size_t k_bytes, size_t v_bytes) const;
   void begin_step(const runtime::Step& step, const runtime::StepIo& io);
   Result<void> run_tail(const runtime::StepIo& io);
   /// Runs the step again op by op and names the first op whose output is not finite.
@@ -94,6 +116,17 @@ class CpuExecutable final : public runtime::Executable {
   void qk_norm_rope_store(const graph::Op& op);
   void attention(const graph::Op& op);
   void attention_split(const graph::Op& op, const kern::AttnArgs& base, int64_t n_span);
+  // Adapters (lora.cpp).
+  Result<void> load_adapters(const runtime::CompileOptions& options);
+  Result<const float*> load_half(const TensorView& view, const std::string& where,
+                                 const char* half);
+  /// The runs of the op's rows, empty when none of its items is added to.
+  std::span<const LoraRun> lora_runs(const graph::Op& op, const LinearPlan& lp) const;
+  void find_token_runs();
+  void find_turn_runs();
+  void lora_project(const graph::Op& op, const LinearPlan& lp);
+  void lora_add(const LinearPlan& lp, const LinearPlan::Item& item, int64_t row, int64_t m,
+                int64_t n_begin, int64_t n_end, float* y, int64_t y_stride, int thread);
   void gather_rows(const graph::Op& op);
   void add(const graph::Op& op);
   void glu(const graph::Op& op);
@@ -167,12 +200,18 @@ class CpuExecutable final : public runtime::Executable {
   std::vector<int32_t> moe_begin_;  // [n_expert + 1], first pair of each expert in moe_pairs_
   std::vector<int32_t> moe_pairs_;  // [n_tok * n_used], row * n_used + choice, sorted by expert
   Buffer moe_out_;                  // [n_tok * n_used, n_embd]
+  std::vector<Buffer> lora_weights_;
+  int64_t huge_bytes_ = 0, locked_bytes_ = 0;
+  Buffer lora_x_, lora_h_;  // x and A x of the rows that use adapters, as an f32 kernel takes them
+  int64_t lora_rank_ = 0;   // the largest
+  std::vector<LoraRun> token_runs_, turn_runs_;
 
   // The step that is running.
   const runtime::Step* step_ = nullptr;
   int64_t n_tok_ = 0;
   std::span<const int32_t> turn_;  // wanted rows of the tail's current turn
   ThreadPool* pool_ = nullptr;
+  std::span<const LoraRun> op_runs_;  // of the linear_group that is running
 };
 
 }  // namespace infer::cpu

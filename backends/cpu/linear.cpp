@@ -86,6 +86,8 @@ void CpuExecutable::prepare_acts(const float* x, int64_t m, int64_t k, const Lin
 void CpuExecutable::linear_group(const graph::Op& op, const LinearPlan& lp) {
   const int64_t m = n_rows(op.in[0]);
   prepare_acts(value(op.in[0]), m, n_cols(op.in[0]), lp);
+  op_runs_ = lora_runs(op, lp);
+  if (!op_runs_.empty()) lora_project(op, lp);
   const int64_t n_tile = ceil_div(m, kRowTile);
   // Row tiles vary fastest: the weights of a chunk stay in the cache while all rows pass.
   pool_->for_each(lp.n_task * n_tile, [&](int64_t i, int thread) {
@@ -119,9 +121,10 @@ void CpuExecutable::run_kernel(const LinearPlan& lp, const LinearPlan::Item& ite
   args.out_stride = out_stride;
   args.scratch = thread_scratch(thread);
   item.w.kernel->run(args);
-  if (item.bias == nullptr) return;
-  for (int64_t r = 0; r < m; ++r)
+  for (int64_t r = 0; item.bias != nullptr && r < m; ++r)
     k_.add(out + r * out_stride, item.bias + n_begin, n_end - n_begin, out + r * out_stride);
+  if (item.lora_begin != item.lora_end)
+    lora_add(lp, item, row, m, n_begin, n_end, out, out_stride, thread);
 }
 
 void CpuExecutable::linear_task(const graph::Op& op, const LinearPlan& lp, int64_t row, int64_t m,

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <set>
 #include <system_error>
 #include <thread>
 
@@ -143,8 +144,11 @@ bool read_hwloc(CpuTopology& out) {
       out.l3_bytes = cache_bytes(topology.get(), HWLOC_OBJ_L3CACHE, core);
     }
     out.cpus.push_back(cpu);
+    const int node = core->nodeset != nullptr ? hwloc_bitmap_first(core->nodeset) : 0;
+    out.node_of.push_back(std::max(node, 0));
   }
   if (out.cpus.empty()) return false;
+  out.n_node = static_cast<int>(std::set<int>(out.node_of.begin(), out.node_of.end()).size());
   out.n_physical = static_cast<int>(out.cpus.size());
   return true;
 }

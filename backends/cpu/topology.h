@@ -12,12 +12,14 @@
 namespace infer::cpu {
 
 struct CpuTopology {
-  int n_logical = 1;      ///< logical CPUs in the affinity mask
-  int n_physical = 1;     ///< cores with at least one of those
-  int quota_threads = 0;  ///< cgroup CPU quota as a number of threads, rounded up; 0: no quota
-  int n_threads = 1;      ///< suggested: min(n_physical, quota_threads)
-  int64_t l2_bytes = 0;   ///< of the first core; 0: unknown
-  int64_t l3_bytes = 0;   ///< of the first core's L3; 0: unknown or none
+  int n_logical = 1;         ///< logical CPUs in the affinity mask
+  int n_physical = 1;        ///< cores with at least one of those
+  int quota_threads = 0;     ///< cgroup CPU quota as a number of threads, rounded up; 0: no quota
+  int n_threads = 1;         ///< suggested: min(n_physical, quota_threads)
+  int64_t l2_bytes = 0;      ///< of the first core; 0: unknown
+  int64_t l3_bytes = 0;      ///< of the first core's L3; 0: unknown or none
+  int n_node = 1;            ///< NUMA nodes with a CPU of the mask
+  std::vector<int> node_of;  ///< of each of `cpus`; empty: unknown, all 0
   std::vector<int>
       cpus;  ///< one logical CPU a physical core, to pin to (ThreadPool::Options::cpus)
 };

@@ -57,34 +57,36 @@ const kern::LinearKernel* linear_kernel(const kern::CpuKernels& kernels, DType t
   return k.run != nullptr ? &k : nullptr;
 }
 
-Result<void> StageWeights::add_matrix(const graph::Graph& graph, graph::WeightId id,
-                                      const runtime::CompileOptions& options, Device& device) {
+/// Where the matrices go, before any is packed: own_bytes_ counts the packed ones.
+void StageWeights::place_matrix(const graph::Graph& graph, graph::WeightId id,
+                                const runtime::CompileOptions& options, const Device& device) {
   const graph::Weight& w = graph.weights[static_cast<size_t>(id)];
   const kern::LinearKernel* kernel = linear_kernel(device.kernels(), w.view.type, options.precise);
   INFER_CHECK(kernel != nullptr, "supports() let '{}' pass", w.name);
-  const int64_t n_expert = w.n_expert();
-  const int64_t file_bytes = w.view.n_bytes / n_expert;
-  PackedMatrix m{kernel, w.view.data, w.n(), w.k(), file_bytes};
+  PackedMatrix m{kernel, w.view.data, w.n(), w.k(), w.view.n_bytes / w.n_expert()};
   if (kernel->file_layout) {
     mapped_bytes_ += w.view.n_bytes;
   } else {
+    m.packed_at = packed_bytes_;
     m.expert_bytes = align_up<int64_t>(kernel->packed_bytes(m.n, m.k), 64);
-    const int64_t n_bytes = m.expert_bytes * n_expert;
-    INFER_ASSIGN(Buffer buffer, Buffer::allocate(n_bytes, w.name.c_str()));
-    const int64_t rows = align_up(kPackRows, kernel->n_align);
-    const int64_t n_task = ceil_div(m.n, rows);
-    device.pool(2).for_each(n_task * n_expert, [&](int64_t i, int) {
-      const int64_t begin = i % n_task * rows;
-      kernel->pack(w.view.data + i / n_task * file_bytes, m.n, m.k, begin,
-                   std::min(m.n, begin + rows), buffer.data() + i / n_task * m.expert_bytes);
-    });
-    m.data = buffer.data();
-    own_bytes_ += n_bytes;
-    buffers_.push_back(std::move(buffer));
-    if (options.weight_copied) options.weight_copied(id);
+    packed_bytes_ += m.expert_bytes * w.n_expert();
   }
   matrices_.emplace(id, m);
-  return {};
+}
+
+void StageWeights::pack_matrix(const graph::Graph& graph, graph::WeightId id, Device& device) {
+  const graph::Weight& w = graph.weights[static_cast<size_t>(id)];
+  PackedMatrix& m = matrices_.at(id);
+  const int64_t file_bytes = w.view.n_bytes / w.n_expert();
+  std::byte* packed = packed_.data() + m.packed_at;
+  const int64_t rows = align_up(kPackRows, m.kernel->n_align);
+  const int64_t n_task = ceil_div(m.n, rows);
+  device.pool(2).for_each(n_task * w.n_expert(), [&](int64_t i, int) {
+    const int64_t begin = i % n_task * rows;
+    m.kernel->pack(w.view.data + i / n_task * file_bytes, m.n, m.k, begin,
+                   std::min(m.n, begin + rows), packed + i / n_task * m.expert_bytes);
+  });
+  m.data = packed;
 }
 
 Result<void> StageWeights::add_vector(const graph::Graph& graph, graph::WeightId id,
@@ -105,6 +107,15 @@ Result<void> StageWeights::add_vector(const graph::Graph& graph, graph::WeightId
   return {};
 }
 
+void StageWeights::report(const graph::Graph& graph, PageLock* lock, int64_t* huge_bytes) const {
+  lock->add(packed_.data(), packed_.n_bytes());
+  if (packed_.is_huge()) *huge_bytes += packed_.n_bytes();
+  for (const auto& [id, matrix] : matrices_) {
+    const TensorView& view = graph.weights[static_cast<size_t>(id)].view;
+    if (matrix.data == view.data) lock->add(view.data, view.n_bytes);
+  }
+}
+
 Result<StageWeights> StageWeights::load(const graph::Graph& graph, const graph::StagePlan& plan,
                                         const runtime::CompileOptions& options, Device& device) {
   StageWeights weights;
@@ -114,8 +125,15 @@ Result<StageWeights> StageWeights::load(const graph::Graph& graph, const graph::
   int64_t done = 0;
   for (graph::WeightId id : matrices) all += graph.weights[static_cast<size_t>(id)].view.n_bytes;
   for (graph::WeightId id : vectors) INFER_TRY(weights.add_vector(graph, id, device.kernels()));
+  for (graph::WeightId id : matrices) weights.place_matrix(graph, id, options, device);
+  INFER_ASSIGN(weights.packed_, Buffer::allocate(weights.packed_bytes_, "packed weights",
+                                                 device.memory().huge_pages));
+  weights.own_bytes_ += weights.packed_bytes_;
   for (graph::WeightId id : matrices) {
-    INFER_TRY(weights.add_matrix(graph, id, options, device));
+    if (!weights.matrices_.at(id).kernel->file_layout) {
+      weights.pack_matrix(graph, id, device);
+      if (options.weight_copied) options.weight_copied(id);
+    }
     done += graph.weights[static_cast<size_t>(id)].view.n_bytes;
     if (options.progress) options.progress(done, all);
   }

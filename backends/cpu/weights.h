@@ -6,6 +6,7 @@
 
 #include "backends/cpu/buffer.h"
 #include "backends/cpu/device.h"
+#include "backends/cpu/memory_policy.h"
 #include "core/graph/graph.h"
 #include "core/graph/planner.h"
 #include "core/runtime/backend.h"
@@ -18,6 +19,7 @@ struct PackedMatrix {
   const std::byte* data = nullptr;
   int64_t n = 0, k = 0;
   int64_t expert_bytes = 0;  ///< from one expert's matrix to the next
+  int64_t packed_at = 0;     ///< where `data` begins among the packed matrices
 };
 
 /// The weights of one stage: matrices packed for the kernels (or used from the mapped file where
@@ -33,18 +35,23 @@ class StageWeights {
     return id == graph::kNoWeight ? nullptr : vectors_.at(id).data();
   }
 
+  /// Gives `lock` the memory that steps read, and adds what may be on huge pages.
+  void report(const graph::Graph& graph, PageLock* lock, int64_t* huge_bytes) const;
+
   int64_t own_bytes() const { return own_bytes_; }
   int64_t mapped_bytes() const { return mapped_bytes_; }
 
  private:
-  Result<void> add_matrix(const graph::Graph& graph, graph::WeightId id,
-                          const runtime::CompileOptions& options, Device& device);
+  void place_matrix(const graph::Graph& graph, graph::WeightId id,
+                    const runtime::CompileOptions& options, const Device& device);
+  void pack_matrix(const graph::Graph& graph, graph::WeightId id, Device& device);
   Result<void> add_vector(const graph::Graph& graph, graph::WeightId id,
                           const kern::CpuKernels& kernels);
 
   std::unordered_map<graph::WeightId, PackedMatrix> matrices_;
   std::unordered_map<graph::WeightId, std::vector<float>> vectors_;
-  std::vector<Buffer> buffers_;
+  Buffer packed_;  ///< all of them, so that they lie on huge pages together
+  int64_t packed_bytes_ = 0;
   int64_t own_bytes_ = 0, mapped_bytes_ = 0;
 };
 

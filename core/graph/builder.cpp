@@ -14,7 +14,7 @@ WeightId Builder::optional(const std::string& name) {
   const auto it = tensors_.find(name);
   if (it == tensors_.end()) return kNoWeight;
   const auto id = static_cast<WeightId>(g_->weights.size());
-  g_->weights.push_back({name, it->second, name});
+  g_->weights.push_back({name, it->second, name, 0});
   ids_.emplace(name, id);
   return id;
 }
@@ -44,7 +44,7 @@ WeightId Builder::rows_of_tensor(const std::string& name, int64_t begin, int64_t
   view.data += begin * row_bytes;
   view.n_bytes = n * row_bytes;
   const auto id = static_cast<WeightId>(g_->weights.size());
-  g_->weights.push_back({part, view, name});
+  g_->weights.push_back({part, view, name, begin});
   ids_.emplace(part, id);
   return id;
 }

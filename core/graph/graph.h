@@ -26,7 +26,8 @@ struct Value {
 struct Weight {
   std::string name;  ///< "blk.0.attn_qkv.weight[0, 576)" for rows of a fused tensor
   TensorView view;
-  std::string tensor;  ///< the file's name
+  std::string tensor;     ///< the file's name
+  int64_t row_begin = 0;  ///< the first row of that tensor
   int64_t k() const { return view.ne[0]; }
   int64_t n() const { return view.ne[1]; }
   int64_t n_expert() const { return view.ne[2]; }
@@ -69,6 +70,15 @@ struct HalfLayer {
   ValueId out = kNoValue;  ///< residual stream, or the logits of kOutput
 };
 
+/// What one adapter adds to one weight: scale * B (A x). Source: LoRA, arXiv:2106.09685.
+struct LowRank {
+  int adapter = 0;  ///< < Graph::n_adapter
+  TensorView a, b;  ///< [rank, k], and [n, rank] for the weight's own rows
+  float scale = 1.0f;
+  std::string where;  ///< "story.gguf: tensor 'blk.0.attn_q.weight": errors add ".lora_a'"
+  int64_t rank() const { return a.ne[1]; }
+};
+
 struct Graph {
   std::string arch;
   int64_t n_embd = 0, n_vocab = 0;
@@ -79,6 +89,8 @@ struct Graph {
   std::vector<Rope> ropes;
   std::vector<CacheLayer> cache_layers;
   std::vector<CacheGroup> cache_groups;
+  int n_adapter = 0;
+  std::vector<std::vector<LowRank>> item_adapters;  ///< LinearItem::adapter; by adapter, ascending
 };
 
 }  // namespace infer::graph

@@ -60,10 +60,11 @@ struct NormAttrs {
 struct LinearItem {
   WeightId weight = kNoWeight;  ///< [n, k]
   WeightId bias = kNoWeight;    ///< [n]
+  int adapter = -1;  ///< index into Graph::item_adapters; -1: no adapter adds to this weight
 };
 
-/// out_i = scale * (x W_i^T + bias_i), then softcap. kResidualAdd: out = in[1] + that. kGlu: items
-/// {gate, up}, out = act(gate) * up. kAct: out = act(that).
+/// out_i = scale * (x W_i^T + bias_i + what the row's adapters add), then softcap. kResidualAdd:
+/// out = in[1] + that. kGlu: items {gate, up}, out = act(gate) * up. kAct: out = act(that).
 struct LinearAttrs {
   std::vector<LinearItem> items;
   Epilogue epilogue = Epilogue::kNone;

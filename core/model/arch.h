@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,8 +20,12 @@ struct TensorSpec {
   bool required = true;
 };
 
+class Adapter;
+
 struct BuildOptions {
   bool unfused = false;  ///< reference composition, the oracle of the fused ops
+  /// Row mixes name them by their place here. Errors name the tensor that cannot be added to.
+  std::span<const std::shared_ptr<const Adapter>> adapters = {};
 };
 
 /// Everything the project knows of one architecture. Adding one: a file in archs/ and a line in

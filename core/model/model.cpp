@@ -7,6 +7,7 @@
 
 #include "core/base/error.h"
 #include "core/base/quant_types.h"
+#include "core/model/adapter.h"
 
 namespace infer::model {
 namespace {
@@ -139,6 +140,7 @@ Result<graph::Graph> Model::build_graph(const BuildOptions& options) const {
   for (const gguf::TensorInfo& t : file_->tensors()) tensors.emplace(std::string(t.name), t.view);
   graph::Builder builder(&g, std::move(tensors), options.unfused);
   arch_->build(builder, hp_);
+  INFER_TRY(attach_adapters(*file_, options.adapters, &g));
   return g;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -53,6 +54,13 @@ struct CacheGroupConfig {
   int64_t n_block = 0;
 };
 
+/// Slots [begin, end) of one sequence in one cache layer.
+struct KvRange {
+  int cache_layer = 0;
+  std::span<const int32_t> table;  ///< the sequence's blocks in the layer's group
+  int64_t begin = 0, end = 0;
+};
+
 struct CompileOptions {
   bool precise = false;  ///< f32 activations; the caller also chooses f32 K and V
   DType type_k = DType::kF16;
@@ -63,6 +71,8 @@ struct CompileOptions {
   /// empty.
   std::function<void(graph::WeightId)> weight_copied;
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;  ///< may be empty
+  /// What the user should know and the run can do without; may be empty.
+  std::function<void(const std::string&)> warn;
 };
 
 struct MemoryReport {
@@ -70,6 +80,8 @@ struct MemoryReport {
   int64_t mapped_bytes = 0;  ///< used straight from the mapped file
   int64_t kv_bytes = 0;
   int64_t arena_bytes = 0;
+  int64_t huge_bytes = 0;    ///< of these, memory that the system may back with huge pages
+  int64_t locked_bytes = 0;  ///< kept in RAM
 };
 
 /// One stage, compiled: weights uploaded, arena and pools allocated.
@@ -83,6 +95,16 @@ class Executable {
   /// Errors: kNumeric for NaN logits (layer and op named).
   virtual Result<void> wait(Ticket ticket) = 0;
   virtual MemoryReport memory() const = 0;
+
+  /// K and V of a range as rows a slot, [n_kv_head][head_dim] of the cache's type, whatever the
+  /// pool's layout; q8_0 and q4_0 as blocks of 32, scale first, of the rotated row (q4_0 K: a byte
+  /// has dims 2i and 2i + 1, V: i and i + 16). Bit for bit: what was exported comes back with
+  /// import. No step may be in flight. Needs: a layer of this stage, blocks in the table, spans of
+  /// the right size.
+  virtual Result<void> export_kv(const KvRange& range, std::span<std::byte> k,
+                                 std::span<std::byte> v) = 0;
+  virtual Result<void> import_kv(const KvRange& range, std::span<const std::byte> k,
+                                 std::span<const std::byte> v) = 0;
 };
 
 struct DeviceInfo {

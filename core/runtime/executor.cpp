@@ -1,5 +1,6 @@
 #include "core/runtime/executor.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -75,6 +76,16 @@ class ExecutorImpl final : public Executor {
     return stages_[flight.stage]->exe->wait(flight.stage_ticket);
   }
 
+  bool moves_kv() const override { return true; }
+  Result<void> export_kv(const KvRange& range, std::span<std::byte> k,
+                         std::span<std::byte> v) override {
+    return stage_of(range.cache_layer).exe->export_kv(range, k, v);
+  }
+  Result<void> import_kv(const KvRange& range, std::span<const std::byte> k,
+                         std::span<const std::byte> v) override {
+    return stage_of(range.cache_layer).exe->import_kv(range, k, v);
+  }
+
   MemoryReport memory() const override {
     MemoryReport all;
     for (const auto& stage : stages_) {
@@ -83,6 +94,8 @@ class ExecutorImpl final : public Executor {
       all.mapped_bytes += r.mapped_bytes;
       all.kv_bytes += r.kv_bytes;
       all.arena_bytes += r.arena_bytes;
+      all.huge_bytes += r.huge_bytes;
+      all.locked_bytes += r.locked_bytes;
     }
     return all;
   }
@@ -112,6 +125,20 @@ class ExecutorImpl final : public Executor {
     bool active = false;
     std::optional<Error> error;
   };
+
+  const Stage& stage_of(int cache_layer) const {
+    const auto computes = [&](const auto& stage) {
+      const auto first = graph_.ops.begin();
+      return std::any_of(first + stage->plan.op_begin, first + stage->plan.op_end,
+                         [&](const Op& op) {
+                           const auto* attn = std::get_if<graph::AttentionAttrs>(&op.attrs);
+                           return attn != nullptr && attn->cache_layer == cache_layer;
+                         });
+    };
+    const auto it = std::find_if(stages_.begin(), stages_.end(), computes);
+    INFER_CHECK(it != stages_.end(), "no stage has cache layer {}", cache_layer);
+    return **it;
+  }
 
   /// Submits the flight to its stage.
   Result<void> enter(Flight& flight) {
@@ -175,6 +202,15 @@ Result<std::unique_ptr<Executor>> Executor::create(const Graph& graph,
     INFER_ASSIGN(stages[i]->exe, placement[i].backend->compile(graph, stages[i]->plan, options));
   }
   return std::unique_ptr<Executor>(std::make_unique<ExecutorImpl>(graph, std::move(stages)));
+}
+
+Result<void> Executor::export_kv(const KvRange&, std::span<std::byte>, std::span<std::byte>) {
+  return make_error(ErrorCode::kUnsupported, "this executor does not give K and V");
+}
+
+Result<void> Executor::import_kv(const KvRange&, std::span<const std::byte>,
+                                 std::span<const std::byte>) {
+  return make_error(ErrorCode::kUnsupported, "this executor does not take K and V");
 }
 
 Result<void> Executor::run(const Step& step, LogitSink* sink) {

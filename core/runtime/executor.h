@@ -34,6 +34,14 @@ class Executor {
   virtual Result<void> wait(Ticket ticket) = 0;
   Result<void> run(const Step& step, LogitSink* sink);
 
+  /// As Executable's, for the stage that has the layer. An executor that cannot says so with
+  /// moves_kv().
+  virtual bool moves_kv() const { return false; }
+  virtual Result<void> export_kv(const KvRange& range, std::span<std::byte> k,
+                                 std::span<std::byte> v);
+  virtual Result<void> import_kv(const KvRange& range, std::span<const std::byte> k,
+                                 std::span<const std::byte> v);
+
   virtual MemoryReport memory() const = 0;
   virtual std::string dump() const = 0;
 };

@@ -8,11 +8,6 @@
 namespace infer::runtime {
 namespace {
 
-/// First slot that a row at `slot` sees.
-int64_t first_seen(int64_t window, int64_t slot) {
-  return window == 0 ? 0 : std::max<int64_t>(0, slot - window + 1);
-}
-
 int64_t index_size(const KvCacheOptions& options) {
   int64_t n = options.max_seqs * ceil_div(options.n_ctx, kBlockTok);
   for (const KvGroupConfig& group : options.groups) n += group.n_block;
@@ -20,6 +15,10 @@ int64_t index_size(const KvCacheOptions& options) {
 }
 
 }  // namespace
+
+int64_t first_seen(int64_t window, int64_t slot) {
+  return window == 0 ? 0 : std::max<int64_t>(0, slot - window + 1);
+}
 
 int64_t blocks_needed(int64_t window, int64_t n_tok) {
   const int64_t all = ceil_div(n_tok, kBlockTok);
@@ -237,6 +236,28 @@ int64_t KvCache::truncate(SeqId seq, int64_t n) {
   s.tokens.resize(static_cast<size_t>(n));
   s.len = n;
   return n;
+}
+
+bool KvCache::restore(SeqId seq, std::span<const int32_t> tokens) {
+  truncate(seq, 0);
+  Seq& s = at(seq);
+  const auto n = static_cast<int64_t>(tokens.size());
+  INFER_CHECK(n > 0 && n <= options_.n_ctx, "{} tokens, n_ctx = {}", n, options_.n_ctx);
+  const int64_t n_table = ceil_div(n, kBlockTok);
+  for (int g = 0; g < n_group(); ++g) {
+    if (pool(g).n_free() < n_table - first_seen(window(g), n) / kBlockTok) return false;
+  }
+  for (int g = 0; g < n_group(); ++g) {
+    std::vector<int32_t>& table = s.tables[static_cast<size_t>(g)];
+    int64_t& n_dropped = s.n_dropped[static_cast<size_t>(g)];
+    n_dropped = first_seen(window(g), n) / kBlockTok;
+    table.assign(static_cast<size_t>(n_dropped), -1);
+    while (static_cast<int64_t>(table.size()) < n_table) table.push_back(allocate(g));
+  }
+  s.tokens.assign(tokens.begin(), tokens.end());
+  s.len = n;
+  if (options_.prefix_cache) enter(s);
+  return true;
 }
 
 int64_t KvCache::match_prefix(SeqId seq, std::span<const int32_t> tokens, int64_t limit) {

@@ -31,6 +31,8 @@ inline constexpr SeqId kNoSeq = -1;
 
 /// Blocks a group needs so that one sequence can have n_tok tokens.
 int64_t blocks_needed(int64_t window, int64_t n_tok);
+/// First slot that a row at `slot` sees.
+int64_t first_seen(int64_t window, int64_t slot);
 
 /// Block tables, reference counts, copy on write and prefix sharing for all sequences and groups.
 /// A cached prefix holds exactly what computing it again would give, because the K and V of a token
@@ -77,6 +79,11 @@ class KvCache {
   /// Gives an empty sequence the longest cached prefix of tokens[0, limit), whole blocks only;
   /// returns its length.
   int64_t match_prefix(SeqId seq, std::span<const int32_t> tokens, int64_t limit);
+
+  /// Empties the sequence and gives it blocks for these tokens, those that a row behind them sees;
+  /// the caller fills them with K and V before the next step. False, and an empty sequence, when a
+  /// group has too few free blocks. Needs: 0 < tokens.size() <= n_ctx.
+  bool restore(SeqId seq, std::span<const int32_t> tokens);
 
  private:
   struct Seq {

@@ -19,6 +19,7 @@ Scheduler::Scheduler(KvCache& cache, const SchedulerOptions& options)
   const auto n = static_cast<size_t>(options.max_seqs);
   running_.reserve(n);
   scheduled_.reserve(n);
+  restored_.reserve(n);
   copies_.reserve(n * static_cast<size_t>(cache.n_group()));
 }
 
@@ -121,14 +122,41 @@ bool Scheduler::has_room(const Sequence& s) const {
   return true;
 }
 
+/// Tokens of `s` whose saved K and V can stand for computing them, at most `limit`.
+int64_t Scheduler::restorable(const Sequence& s, int64_t limit) const {
+  const auto end =
+      std::mismatch(s.tokens.begin(), s.tokens.end(), s.saved_tokens.begin(), s.saved_tokens.end());
+  const int64_t n = std::min<int64_t>(end.first - s.tokens.begin(), limit);
+  for (int g = 0; g < cache_.n_group(); ++g) {
+    // A window's beginning is not saved, so that less than all of it may be too little.
+    if (s.saved_first[static_cast<size_t>(g)] > first_seen(cache_.window(g), n)) return 0;
+  }
+  return n;
+}
+
+/// Takes what is in the prefix cache, or what is saved where that is more by a block.
+void Scheduler::match(Sequence& s) {
+  const int64_t limit =
+      std::min(static_cast<int64_t>(s.tokens.size()) - 1, s.first_wanted_prompt_row());
+  s.n_matched = cache_.match_prefix(s.kv, s.tokens, limit);
+  if (s.saved_tokens.empty()) return;
+  const int64_t n = restorable(s, limit);
+  if (n <= 0 || (s.n_matched > 0 && n < s.n_matched + kBlockTok)) return;
+  if (cache_.restore(s.kv, std::span(s.tokens).first(static_cast<size_t>(n)))) {
+    s.n_matched = n;
+    restored_.push_back(&s);
+  } else {
+    s.n_matched = cache_.match_prefix(s.kv, s.tokens, limit);
+  }
+}
+
 /// Moves a waiting sequence onto the cache: whatever prefix is there is not computed again.
 bool Scheduler::try_start(Sequence& s) {
   s.kv = cache_.create(s.adapter);
   if (s.kv == kNoSeq) return false;
-  const int64_t limit =
-      std::min(static_cast<int64_t>(s.tokens.size()) - 1, s.first_wanted_prompt_row());
-  s.n_matched = cache_.match_prefix(s.kv, s.tokens, limit);
+  match(s);
   if (running_.empty() || has_room(s)) return true;
+  if (!restored_.empty() && restored_.back() == &s) restored_.pop_back();
   cache_.release(s.kv);
   s.kv = kNoSeq;
   return false;
@@ -155,6 +183,7 @@ bool Scheduler::build(Step& step) {
   step.clear();
   scheduled_.clear();
   copies_.clear();
+  restored_.clear();
   take_running(options_.n_batch);
   if (scheduled_.empty()) {
     INFER_CHECK(idle(), "{} running and {} waiting sequences, but no rows", running_.size(),
@@ -197,6 +226,11 @@ void Scheduler::emit(Step& step) const {
   for (size_t i = 0; i < scheduled_.size(); ++i) {
     const ScheduledRows& part = scheduled_[i];
     const Sequence& s = *part.sequence;
+    if (!s.adapters.empty()) {
+      step.uses.insert(step.uses.end(), s.adapters.begin(), s.adapters.end());
+      step.mix_ends.push_back(static_cast<int32_t>(step.uses.size()));
+    }
+    const int32_t mix = s.adapters.empty() ? -1 : static_cast<int32_t>(step.mix_ends.size()) - 1;
     for (int64_t at = part.begin; at < part.begin + part.n_row; ++at) {
       const bool last = at + 1 == static_cast<int64_t>(s.tokens.size());
       const bool want = (last && s.want_last) || s.wants_prompt_row(at);
@@ -204,7 +238,7 @@ void Scheduler::emit(Step& step) const {
                            .pos = static_cast<int32_t>(at),
                            .slot = static_cast<int32_t>(at),
                            .seq = static_cast<int32_t>(i),
-                           .adapter = s.adapter,
+                           .adapter = mix,
                            .want = want ? Want::kLogits : Want::kNone});
     }
   }

@@ -46,6 +46,9 @@ class Scheduler {
   bool build(Step& step);
   /// What the last step consists of.
   std::span<const ScheduledRows> scheduled() const { return scheduled_; }
+  /// Sequences that the last build() started with saved K and V: their first n_matched slots are to
+  /// be filled before the step is computed.
+  std::span<Sequence* const> restored() const { return restored_; }
   /// The step was computed: its tokens are in the cache.
   void commit();
 
@@ -61,6 +64,8 @@ class Scheduler {
   void take_running(int64_t n_row);
   void admit(int64_t n_row);
   bool try_start(Sequence& s);
+  int64_t restorable(const Sequence& s, int64_t limit) const;
+  void match(Sequence& s);
   bool has_room(const Sequence& s) const;
   int64_t reserve(Sequence& s, int64_t n_row);
   void preempt(Sequence& s);
@@ -74,6 +79,7 @@ class Scheduler {
   std::deque<Sequence*> waiting_;   ///< oldest first
   std::vector<ScheduledRows> scheduled_;
   std::vector<BlockCopy> copies_;
+  std::vector<Sequence*> restored_;
   int64_t n_preempted_ = 0;
 };
 

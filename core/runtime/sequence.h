@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "core/runtime/kv_cache.h"
@@ -14,7 +15,8 @@ namespace infer::runtime {
 struct Sequence {
   uint64_t request = 0;  ///< age: a smaller (request, sample) is older
   int32_t sample = 0;
-  int32_t adapter = -1;
+  std::vector<AdapterUse> adapters;  ///< empty: the model as it is
+  int32_t adapter = -1;  ///< number of that mix, which keeps its K and V apart; -1: none
   /// Prompt, then what was drawn. With room for all tokens to come, so that decoding allocates
   /// nothing.
   std::vector<int32_t> tokens;
@@ -27,6 +29,11 @@ struct Sequence {
   int64_t want_from = std::numeric_limits<int64_t>::max();
   int64_t n_delivered =
       0;  ///< prompt rows whose logits were delivered, if wanted; they need no second time
+
+  /// Tokens whose K and V somebody has at hand, and per cache group the first of them (a multiple
+  /// of kBlockTok); empty: nobody. Kept by the owner.
+  std::span<const int32_t> saved_tokens;
+  std::vector<int64_t> saved_first;
 
   enum class State : uint8_t { kIdle, kWaiting, kRunning } state = State::kIdle;
   SeqId kv = kNoSeq;      ///< while running

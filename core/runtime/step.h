@@ -13,13 +13,20 @@ inline constexpr int64_t kBlockTok = 32;
 
 enum class Want : uint8_t { kNone, kLogits, kHidden, kPooled };
 
+/// Adds scale times what graph::Graph::adapters[adapter] adds to each weight.
+struct AdapterUse {
+  int32_t adapter = 0;
+  float scale = 1.0f;
+  bool operator==(const AdapterUse&) const = default;
+};
+
 /// One token of one sequence.
 struct Row {
-  int32_t token = 0;  ///< < n_vocab
-  int32_t pos = 0;    ///< what RoPE and ALiBi see
-  int32_t slot = 0;   ///< index in the sequence's cache; block = slot / kBlockTok
-  int32_t seq = 0;    ///< index into this step's block tables, < n_seq
-  int32_t adapter = -1;
+  int32_t token = 0;     ///< < n_vocab
+  int32_t pos = 0;       ///< what RoPE and ALiBi see
+  int32_t slot = 0;      ///< index in the sequence's cache; block = slot / kBlockTok
+  int32_t seq = 0;       ///< index into this step's block tables, < n_seq
+  int32_t adapter = -1;  ///< which of the step's mixes of adapters; -1: the model as it is
   Want want = Want::kNone;
 };
 
@@ -48,10 +55,22 @@ struct Step {
   };
   std::vector<Table> tables;
 
+  /// Mixes of adapters: uses [mix_ends[i - 1], mix_ends[i]) are mix i, in the order in which they
+  /// are added.
+  std::vector<AdapterUse> uses;
+  std::vector<int32_t> mix_ends;
+  std::span<const AdapterUse> mix(int32_t i) const {
+    const auto at = static_cast<size_t>(i);
+    const auto begin = static_cast<size_t>(at == 0 ? 0 : mix_ends[at - 1]);
+    return std::span(uses).subspan(begin, static_cast<size_t>(mix_ends[at]) - begin);
+  }
+
   /// Empties the step and keeps its memory, so that decoding allocates nothing.
   void clear() {
     rows.clear();
     copies.clear();
+    uses.clear();
+    mix_ends.clear();
     n_seq = 0;
     for (Table& t : tables) t.blocks.clear();
   }

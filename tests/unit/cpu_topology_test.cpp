@@ -1,4 +1,4 @@
-#include "backends/cpu/topology.h"
+#include "backends/cpu/numa.h"
 
 #include <map>
 #include <optional>
@@ -96,6 +96,52 @@ TEST(Topology, FollowsTheAffinityMask) {
   EXPECT_EQ(t.cpus[0], cpu);
 }
 #endif
+
+CpuTopology two_nodes() {
+  CpuTopology t;
+  t.cpus = {0, 1, 2, 8, 9};
+  t.node_of = {0, 0, 0, 1, 1};
+  t.n_node = 2;
+  t.n_physical = 5;
+  t.n_threads = 5;
+  return t;
+}
+
+TEST(Numa, DistributeTakesNodesInTurn) {
+  CpuTopology t = two_nodes();
+  arrange_cpus(Numa::kDistribute, 0, &t);
+  EXPECT_EQ(t.cpus, (std::vector<int>{0, 8, 1, 9, 2}));
+  EXPECT_EQ(t.node_of, (std::vector<int>{0, 1, 0, 1, 0}));
+  EXPECT_EQ(t.n_threads, 5);
+}
+
+TEST(Numa, IsolateKeepsTheHomeNode) {
+  CpuTopology t = two_nodes();
+  arrange_cpus(Numa::kIsolate, 1, &t);
+  EXPECT_EQ(t.cpus, (std::vector<int>{8, 9}));
+  EXPECT_EQ(t.n_physical, 2);
+  EXPECT_EQ(t.n_threads, 2);
+  CpuTopology elsewhere = two_nodes();
+  arrange_cpus(Numa::kIsolate, 7, &elsewhere);
+  EXPECT_EQ(elsewhere.cpus, two_nodes().cpus);
+}
+
+TEST(Numa, OthersChangeNothing) {
+  for (const Numa numa : {Numa::kNone, Numa::kNumactl}) {
+    CpuTopology t = two_nodes();
+    arrange_cpus(numa, 0, &t);
+    EXPECT_EQ(t.cpus, two_nodes().cpus);
+  }
+  CpuTopology one = two_nodes();
+  one.n_node = 1;
+  arrange_cpus(Numa::kDistribute, 0, &one);
+  EXPECT_EQ(one.cpus, two_nodes().cpus);
+  EXPECT_TRUE(parse_numa("").ok());
+  EXPECT_FALSE(parse_numa("Distribute").ok());
+  const CpuTopology here = detect_topology();
+  EXPECT_TRUE(here.node_of.empty() || here.node_of.size() == here.cpus.size());
+  EXPECT_GE(here.n_node, 1);
+}
 
 }  // namespace
 }  // namespace infer::cpu

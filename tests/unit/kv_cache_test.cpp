@@ -152,6 +152,31 @@ TEST(KvCache, PrefixIsFoundAndOneTokenIsLeft) {
   EXPECT_EQ(cache.match_prefix(seq, tokens, 96), 96);
 }
 
+TEST(KvCache, RestoreTakesWhatARowBehindSees) {
+  KvCache cache = make_cache(5, /*window=*/33);
+  const std::vector<int32_t> tokens = count_up(130);
+  SeqId seq = cache.create();
+  feed(cache, seq, count_up(40, 500));
+  ASSERT_TRUE(cache.restore(seq, tokens));
+  EXPECT_EQ(cache.len(seq), 130);
+  EXPECT_EQ(cache.n_held(seq, 0), 5);
+  EXPECT_EQ(cache.n_held(seq, 1), 2);  // slot 130 sees 98..130
+  EXPECT_EQ(cache.table(seq, 1)[2], -1);
+  EXPECT_EQ(cache.n_free(1), 3);
+  const SeqId other = cache.create();
+  EXPECT_FALSE(cache.restore(other, count_up(40, 900)));  // no block is left in group 0
+  EXPECT_EQ(cache.len(other), 0);
+  EXPECT_EQ(cache.n_held(other, 1), 0);
+  cache.release(other);
+  feed(cache, seq, {1, 2});
+  EXPECT_EQ(cache.len(seq), 132);
+  cache.release(seq);
+  EXPECT_EQ(cache.n_free(0), 5);
+  EXPECT_EQ(cache.n_free(1), 5);
+  seq = cache.create();  // full blocks serve as a prefix, where the window still has what is seen
+  EXPECT_EQ(cache.match_prefix(seq, tokens, 130), 128);
+}
+
 TEST(KvCache, SwitchedOffPrefixCacheFindsNothing) {
   KvCache cache(KvCacheOptions{
       .groups = {{.n_block = 8}}, .max_seqs = 1, .n_ctx = 128, .prefix_cache = false});

@@ -11,6 +11,7 @@ set(public_headers
   core/base/result.h
   core/base/tensor_view.h
   core/engine.h
+  core/engine_session.h
   core/graph/builder.h
   core/graph/graph.h
   core/graph/op.h

@@ -3,14 +3,17 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 
 #include "core/base/error.h"
 #include "core/base/quant_types.h"
+#include "core/model/adapter.h"
 #include "core/model/model.h"
 #include "gguf/reader.h"
+#include "tools/common/key_options.h"
 
 namespace infer::tools {
 namespace {
@@ -55,6 +58,42 @@ Result<DType> kv_dtype(const char* flag, const std::string& name) {
                     name);
 }
 
+Result<std::shared_ptr<const model::Model>> open_model(const std::string& path,
+                                                       const ModelOptions& options,
+                                                       std::vector<gguf::KeyOverride> overrides) {
+  std::string given;  // the flags, for what reads the model later and knows of keys only
+  for (const gguf::KeyOverride& o : overrides) {
+    if (!o.only_if_missing)
+      given += fmt::format("{}{} {}", given.empty() ? "" : ", ", o.flag, o.key);
+  }
+  INFER_ASSIGN(auto file, gguf::Reader::open(path, {.use_mmap = !options.no_mmap,
+                                                    .overrides = std::move(overrides)}));
+  auto model = model::Model::load(std::move(file));
+  if (!model.ok() && !given.empty()) {
+    return make_error(model.error().code, "{} (with {})", model.error().message, given);
+  }
+  if (model.ok() && (*model)->hparams().ropes.empty() && given.find("--rope") != given.npos) {
+    return make_error(ErrorCode::kInvalidArgument, "{}: {} has no rotary embedding", given, path);
+  }
+  return model;
+}
+
+/// --lora and --lora-scaled: what every request uses unless it says otherwise.
+Result<void> load_adapters(const ModelOptions& options, EngineOptions* engine) {
+  std::vector<std::pair<std::string, float>> all;
+  for (const std::string& path : options.lora) all.emplace_back(path, 1.0f);
+  all.insert(all.end(), options.lora_scaled.begin(), options.lora_scaled.end());
+  for (const auto& [path, scale] : all) {
+    if (!std::isfinite(scale))
+      return make_error(ErrorCode::kInvalidArgument, "--lora-scaled {} {}: no scale", path, scale);
+    INFER_ASSIGN(auto file, gguf::Reader::open(path));
+    INFER_ASSIGN(auto adapter, model::Adapter::load(std::move(file)));
+    engine->default_adapters.push_back({static_cast<int32_t>(engine->adapters.size()), scale});
+    engine->adapters.push_back(std::move(adapter));
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string models_dir() {
@@ -87,13 +126,28 @@ void add_model_options(CLI::App& app, ModelOptions* o) {
       ->capture_default_str();
   app.add_option("--kv-mem", o->kv_mem_mib, "limit of the K/V cache in MiB; 0: what -c needs")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
+  app.add_option("--lora", o->lora, "LoRA adapter (GGUF) to add (may be given several times)")
+      ->type_name("FILE")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--lora-scaled", o->lora_scaled,
+                 "LoRA adapter to add so many times: FILE SCALE (may be given several times)")
+      ->type_name("FILE SCALE")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_flag("--precise", o->engine.precise,
                "f32 activations and f32 instead of f16 K/V, as the reference computes");
   app.add_flag("--unfused", o->engine.unfused, "reference composition instead of fused ops");
   app.add_flag("--no-prefix-cache", o->no_prefix_cache,
                "do not share the cache of equal prompt beginnings");
+  add_key_options(app, o);
   app.add_flag("--no-mmap", o->no_mmap, "read the file instead of mapping it");
   app.add_flag("--no-pin", o->no_pin, "do not bind threads to cores");
+  app.add_flag("--mlock", o->mlock, "keep weights and K/V in RAM");
+  app.add_option("--numa", o->numa,
+                 "several NUMA nodes: distribute threads and memory, isolate to the node of the "
+                 "start, or numactl: use the CPUs it gives")
+      ->check(CLI::IsMember({"distribute", "isolate", "numactl"}));
+  app.add_flag("--no-hugepages", o->no_hugepages, "do not ask for huge pages");
 }
 
 std::vector<Alias> model_aliases() {
@@ -115,11 +169,25 @@ Result<LoadedModel> load_model(std::string_view program, const ModelOptions& opt
                  static_cast<int>(program.size()), program.data(), most);
   }
 
+  engine.warn = [program](const std::string& line) {
+    std::fprintf(stderr, "%.*s: warning: %s\n", static_cast<int>(program.size()), program.data(),
+                 line.c_str());
+  };
+  if (!options.numa.empty() && numa_nodes() == 1)
+    engine.warn("--numa " + options.numa + ": this machine has one node, nothing to do");
+
   LoadedModel loaded;
-  BackendOptions backend{options.n_threads, options.n_threads_batch, options.isa, !options.no_pin};
+  const BackendOptions backend{.n_threads = options.n_threads,
+                               .n_threads_batch = options.n_threads_batch,
+                               .isa = options.isa,
+                               .pin = !options.no_pin,
+                               .huge_pages = !options.no_hugepages,
+                               .lock_memory = options.mlock,
+                               .numa = options.numa};
   INFER_ASSIGN(loaded.backends, make_backends(backend));
-  INFER_ASSIGN(auto file, gguf::Reader::open(path, {.use_mmap = !options.no_mmap}));
-  INFER_ASSIGN(auto model, model::Model::load(std::move(file)));
+  INFER_ASSIGN(std::vector<gguf::KeyOverride> overrides, key_overrides(options));
+  INFER_ASSIGN(auto model, open_model(path, options, std::move(overrides)));
+  INFER_TRY(load_adapters(options, &engine));
   std::vector<runtime::Backend*> devices;
   for (const auto& b : loaded.backends) devices.push_back(b.get());
   INFER_ASSIGN(loaded.engine, Engine::create(std::move(model), engine, devices));

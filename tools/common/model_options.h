@@ -1,13 +1,16 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 
 #include "backends/registry.h"
 #include "core/engine.h"
+#include "gguf/reader.h"
 #include "tools/common/args.h"
 
 /// Flags that every program with a model has, and the way from them to an engine.
@@ -21,14 +24,27 @@ struct ModelOptions {
   bool no_mmap = false;
   bool no_pin = false;
   bool no_prefix_cache = false;
+  bool mlock = false;
+  bool no_hugepages = false;
+  std::string numa;  ///< --numa
   std::string type_k = "f16", type_v = "f16";
   int64_t kv_mem_mib = 0;
+  std::vector<std::string> lora;                           ///< --lora, scale 1
+  std::vector<std::pair<std::string, float>> lora_scaled;  ///< --lora-scaled
+  std::vector<std::string> override_kv;                    ///< KEY=TYPE:VALUE
+  std::optional<double> rope_freq_base, rope_freq_scale, rope_scale;
+  std::optional<std::string> rope_scaling;
+  std::optional<int64_t> yarn_orig_ctx;
+  std::optional<double> yarn_ext_factor, yarn_attn_factor, yarn_beta_slow, yarn_beta_fast;
   EngineOptions engine;
 };
 
 void add_model_options(CLI::App& app, ModelOptions* options);
 /// -tb and the like, for normalise_args.
 std::vector<Alias> model_aliases();
+
+/// What --override-kv and the rope flags set in the file. Errors: kInvalidArgument naming the flag.
+Result<std::vector<gguf::KeyOverride>> key_overrides(const ModelOptions& options);
 
 /// Backends, then an engine on them; keeps both alive.
 struct LoadedModel {

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "tools/common/model_options.h"
+
+namespace infer::tools {
+
+/// --override-kv, --rope-*, --yarn-*: flags that end up as keys of the model.
+void add_key_options(CLI::App& app, ModelOptions* options);
+
+}  // namespace infer::tools

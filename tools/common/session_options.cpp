@@ -1,0 +1,50 @@
+#include "tools/common/session_options.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "core/base/error.h"
+
+namespace infer::tools {
+
+void add_session_options(CLI::App& app, SessionOptions* o) {
+  auto* path = app.add_option("--prompt-cache", o->path,
+                              "file with what a prompt left in the K/V cache: used if it is there, "
+                              "then written");
+  app.add_flag("--prompt-cache-all", o->all, "keep the answer in it too")->needs(path);
+  app.add_flag("--prompt-cache-ro", o->read_only, "use it, do not write it")->needs(path);
+}
+
+bool has_session(const SessionOptions& o) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(o.path, error);
+  return !o.path.empty() && !error && size > 0;
+}
+
+Result<void> use_session(std::string_view program, const SessionOptions& o, Engine& engine,
+                         Request* request) {
+  if (o.path.empty()) return {};
+  if (!o.read_only) request->keep = o.all ? KeepSession::kAll : KeepSession::kPrompt;
+  if (!has_session(o)) {
+    if (!o.read_only) return {};
+    return make_error(ErrorCode::kNotFound, "{}: there is no session", o.path);
+  }
+  INFER_ASSIGN(request->session, engine.read_session(o.path));
+  const std::vector<int32_t>& saved = request->session->tokens;
+  if (request->prompt.empty()) request->prompt = saved;
+  const auto end = std::ranges::mismatch(request->prompt, saved);
+  std::fprintf(stderr, "%.*s: session %s: %zu of %zu tokens of the prompt\n",
+               static_cast<int>(program.size()), program.data(), o.path.c_str(),
+               static_cast<size_t>(end.in1 - request->prompt.begin()), request->prompt.size());
+  return {};
+}
+
+Result<void> save_session(const SessionOptions& o, Engine& engine,
+                          const std::shared_ptr<const Session>& used, const Response& response) {
+  if (o.path.empty() || o.read_only || response.session == nullptr) return {};
+  if (used != nullptr && used->tokens == response.session->tokens) return {};
+  return engine.write_session(o.path, *response.session);
+}
+
+}  // namespace infer::tools
