@@ -61,11 +61,38 @@ class InferCli : public TempFolder {
 TEST_F(InferCli, HelpAndUsage) {
   const Outcome help = run({"--help"});
   EXPECT_EQ(help.exit_code, 0);
-  for (const char* flag :
-       {"--model",      "--prompt",     "--file",  "--prompt-ids", "--ctx-size",        "--threads",
-        "--seed",       "--temp",       "--top-k", "--top-p",      "--min-p",           "--stop",
-        "--ignore-eos", "--precise",    "--json",  "--logprobs",   "--prompt-logprobs", "-no-cnv",
-        "--verbose",    "--no-special", "--isa",   "--dump-plan",  "--no-mmap"}) {
+  for (const char* flag : {"--model",
+                           "--prompt",
+                           "--file",
+                           "--prompt-ids",
+                           "--ctx-size",
+                           "--threads",
+                           "--seed",
+                           "--temp",
+                           "--top-k",
+                           "--top-p",
+                           "--min-p",
+                           "--stop",
+                           "--ignore-eos",
+                           "--precise",
+                           "--json",
+                           "--logprobs",
+                           "--prompt-logprobs",
+                           "-no-cnv",
+                           "--verbose",
+                           "--no-special",
+                           "--isa",
+                           "--dump-plan",
+                           "--no-mmap",
+                           "-cnv",
+                           "--system",
+                           "--chat-template",
+                           "--print-prompt",
+                           "--single-turn",
+                           "--batch",
+                           "--max-seqs",
+                           "--out",
+                           "--parallel"}) {
     EXPECT_THAT(help.out, HasSubstr(flag));
   }
   expect_error(run({"--no-such-flag"}), 2, "--no-such-flag");
@@ -199,6 +226,16 @@ TEST_F(InferCli, ModesAgreeAndPlansShow) {
   EXPECT_EQ(plan.exit_code, 0) << plan.err;
   for (const char* word : {"blk.0", "attention", "cpu", "f32"})
     EXPECT_THAT(plan.out, HasSubstr(word));
+}
+
+TEST_F(InferCli, ReportsKeepOutOfTheTextsLines) {
+  const std::vector<std::string> args = {"-m", tiny(),   "-p", "a",           "-n",
+                                         "3",  "--temp", "0",  "--ignore-eos"};
+  const std::string text = run(args).out;
+  ASSERT_FALSE(text.ends_with('\n'));
+  // Both to one file: the report begins a line.
+  shell("", args, "</dev/null >" + path("both") + " 2>&1");
+  EXPECT_THAT(slurp(path("both")), HasSubstr(text + "\nprompt: "));
 }
 
 TEST_F(InferCli, FullDiskIsAnError) {

@@ -2,53 +2,75 @@
 
 #include <unistd.h>
 
-#include <cerrno>
 #include <charconv>
-#include <cstdio>
-#include <cstring>
-#include <memory>
 
 #include "core/base/error.h"
 #include "tools/common/escapes.h"
+#include "tools/infer-cli/text_input.h"
 
 namespace infer::tools {
 namespace {
 
 constexpr const char* kProgram = "infer-cli";
 
-Result<std::string> read_stream(std::FILE* file, const std::string& name) {
-  std::string text;
-  char chunk[65536];
-  while (const size_t n = std::fread(chunk, 1, sizeof(chunk), file)) text.append(chunk, n);
-  if (std::ferror(file) != 0)
-    return make_error(ErrorCode::kIo, "{}: {}", name, std::strerror(errno));
-  return text;
+void add_conversation_options(CLI::App& app, CliOptions* o) {
+  auto* on = app.add_flag("--conversation,--cnv", o->cnv,
+                          "hold a conversation (also -cnv; by itself on a terminal, without a "
+                          "prompt, when the model has a chat template); -p is the first message");
+  app.add_flag("--no-conversation,--no-cnv", o->no_cnv,
+               "complete the text, no conversation (also -no-cnv)")
+      ->excludes(on);
+  app.add_flag("--single-turn", o->single_turn,
+               "one message, one answer, with the chat template (also -st)");
+  auto* system = app.add_option("--system,--system-prompt", o->system,
+                                "the conversation's system prompt (also -sys)");
+  app.add_option("--system-prompt-file", o->system_file, "a file with it (also -sysf)")
+      ->excludes(system);
+  auto* source =
+      app.add_option("--chat-template", o->chat_template,
+                     "a chat template instead of the model's: a built-in name or a file");
+  app.add_option("--chat-template-file", o->chat_template_file, "a file with a chat template")
+      ->excludes(source);
+  app.add_flag("--print-prompt", o->print_prompt,
+               "print the exact text that the model would see and its ids, and leave");
 }
 
-Result<std::string> read_file(const std::string& path) {
-  if (path == "-") return read_stream(stdin, "standard input");
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
-                                                             std::fclose);
-  if (file == nullptr) return make_error(ErrorCode::kIo, "{}: {}", path, std::strerror(errno));
-  return read_stream(file.get(), path);
-}
-
-Result<std::vector<TokenId>> parse_ids(const std::string& list, int32_t n_vocab) {
-  std::vector<TokenId> ids;
-  const char* p = list.data();
-  const char* end = p + list.size();
-  while (true) {
-    TokenId id = 0;
-    const auto [next, error] = std::from_chars(p, end, id);
-    if (error != std::errc() || id < 0 || id >= n_vocab || (next != end && *next != ',')) {
-      return make_error(ErrorCode::kInvalidArgument,
-                        "--prompt-ids: '{}' is not a token id below {}",
-                        std::string(p, static_cast<size_t>(end - p)).substr(0, 20), n_vocab);
-    }
-    ids.push_back(id);
-    if (next == end) return ids;
-    p = next + 1;
+void add_batch_options(CLI::App& app, CliOptions* o) {
+  auto* batch = app.add_option(
+      "--batch", o->batch,
+      "answer many prompts: a file of JSON lines {id, prompt | prompt_ids | messages, max_tokens, "
+      "temperature, top_k, top_p, min_p, seed, stop, ignore_eos}; -: standard input");
+  app.add_option("--out", o->out, "where a batch's results go, as JSON lines; -: standard output")
+      ->needs(batch);
+  app.add_option("--max-seqs", o->max_seqs,
+                 "sequences computed at the same time; 0: 8 for a batch, else up to 8 of -np")
+      ->check(CLI::Range(0, 1024));
+  app.add_option("--parallel", o->n_parallel,
+                 "samples of each prompt; sample i has seed + i (also -np)")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  for (const char* other : {"--prompt", "--file", "--prompt-ids", "--conversation", "--single-turn",
+                            "--system", "--system-prompt-file", "--print-prompt"}) {
+    batch->excludes(app.get_option(other));
   }
+}
+
+Result<void> check(const CliOptions& o) {
+  const auto invalid = [](const char* message) {
+    return Error{ErrorCode::kInvalidArgument, message};
+  };
+  if ((o.n_logprobs > 0 || o.n_prompt_logprobs > 0) && !o.json)
+    return invalid("--logprobs and --prompt-logprobs need --json");
+  if (o.no_cnv && o.asks_conversation())
+    return invalid("-no-cnv excludes -cnv, --single-turn and --system");
+  if (o.prompt_ids && o.asks_conversation())
+    return invalid("a conversation takes text: -p or -f instead of --prompt-ids");
+  if (!o.session.path.empty() && (o.batch || (o.asks_conversation() && !o.single_turn)))
+    return invalid("--prompt-cache needs one prompt: no --batch, no conversation of many turns");
+  const bool chats = o.asks_conversation() && !o.print_prompt && !(o.single_turn && o.has_prompt());
+  if (chats && (o.json || o.n_parallel > 1))
+    return invalid("--json and --parallel need --single-turn and -p or -f in a conversation");
+  return text::validate(o.sampling.params);
 }
 
 }  // namespace
@@ -59,6 +81,7 @@ int parse_cli(int argc, char** argv, CliOptions* o) {
       "stderr.",
       kProgram);
   add_model_options(app, &o->model);
+  add_session_options(app, &o->session);
   auto* prompt = app.add_option("-p,--prompt", o->prompt,
                                 "the text to complete (\\n, \\t, \\\\ are read as escapes)");
   auto* file =
@@ -85,42 +108,71 @@ int parse_cli(int argc, char** argv, CliOptions* o) {
   app.add_option("--prompt-logprobs", o->n_prompt_logprobs,
                  "with --json: the same at each prompt position")
       ->check(CLI::Range(0, 1000));
-  app.add_flag("--no-cnv", o->no_cnv,
-               "complete the text, no conversation (the default; also -no-cnv)");
+  add_conversation_options(app, o);
+  add_batch_options(app, o);
   app.add_flag("--dump-plan", o->dump_plan,
                "print every op with shapes, types, bytes and place, and leave");
   app.add_flag("-v,--verbose", o->verbose, "more about what is done, on stderr");
   std::vector<Alias> aliases = model_aliases();
-  aliases.push_back({"-no-cnv", "--no-cnv"});
+  aliases.insert(aliases.end(), {{"-cnv", "--conversation"},
+                                 {"-no-cnv", "--no-conversation"},
+                                 {"-st", "--single-turn"},
+                                 {"-sys", "--system"},
+                                 {"-sysf", "--system-prompt-file"},
+                                 {"-np", "--parallel"}});
   if (const int code = parse_args(app, normalise_args(argc, argv, aliases)); code >= 0) return code;
-  if ((o->n_logprobs > 0 || o->n_prompt_logprobs > 0) && !o->json) {
-    return report_error(
-        kProgram, {ErrorCode::kInvalidArgument, "--logprobs and --prompt-logprobs need --json"});
-  }
-  if (const Result<void> valid = text::validate(o->sampling.params); !valid.ok())
+  if (const Result<void> valid = check(*o); !valid.ok())
     return report_error(kProgram, valid.error());
   return -1;
 }
 
-Result<std::vector<TokenId>> read_prompt(const CliOptions& o, const text::Tokenizer& tokenizer) {
-  if (o.prompt_ids) return parse_ids(*o.prompt_ids, tokenizer.n_vocab());
-  std::string text;
-  if (o.prompt) {
-    text = o.no_escape ? *o.prompt : unescape(*o.prompt);
-  } else {
-    if (!o.prompt_file && isatty(STDIN_FILENO) != 0) {
-      return make_error(
-          ErrorCode::kInvalidArgument,
-          "no prompt: give -p TEXT, -f FILE, --prompt-ids, or text on standard input");
+Result<std::vector<TokenId>> parse_prompt_ids(const std::string& list, int32_t n_vocab) {
+  std::vector<TokenId> ids;
+  const char* p = list.data();
+  const char* end = p + list.size();
+  while (true) {
+    TokenId id = 0;
+    const auto [next, error] = std::from_chars(p, end, id);
+    if (error != std::errc() || id < 0 || id >= n_vocab || (next != end && *next != ',')) {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "--prompt-ids: '{}' is not a token id below {}",
+                        std::string(p, static_cast<size_t>(end - p)).substr(0, 20), n_vocab);
     }
-    INFER_ASSIGN(text, read_file(o.prompt_file.value_or("-")));
+    ids.push_back(id);
+    if (next == end) return ids;
+    p = next + 1;
   }
+}
+
+Result<std::string> read_prompt_text(const CliOptions& o) {
+  if (o.prompt) return o.no_escape ? *o.prompt : unescape(*o.prompt);
+  if (!o.prompt_file && isatty(STDIN_FILENO) != 0) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "no prompt: give -p TEXT, -f FILE, --prompt-ids, or text on standard input");
+  }
+  return read_file(o.prompt_file.value_or("-"));
+}
+
+Result<std::vector<TokenId>> encode_prompt(const CliOptions& o, const text::Tokenizer& tokenizer,
+                                           const std::string& text) {
   INFER_ASSIGN(std::vector<TokenId> ids,
                tokenizer.encode(text, {.add_special = true, .parse_special = !o.no_special}));
   if (ids.empty())
     return make_error(ErrorCode::kInvalidArgument,
                       "the prompt is empty, and this model has no beginning-of-text token");
   return ids;
+}
+
+Request make_request(const CliOptions& o) {
+  Request request;
+  request.max_tokens = o.n_predict;
+  request.sampling = o.sampling.with_seed();
+  request.stop = o.stop;
+  request.ignore_eos = o.ignore_eos;
+  request.n_samples = o.n_parallel;
+  request.n_logprobs = o.n_logprobs;
+  request.n_prompt_logprobs = o.n_prompt_logprobs;
+  return request;
 }
 
 }  // namespace infer::tools
