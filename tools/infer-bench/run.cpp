@@ -127,6 +127,7 @@ nlohmann::ordered_json to_json(const RunArgs& args, const RunReport& report) {
   j["rss_mb"] = peak_rss_mib();
   j["rss_anon_mib"] = rounded(status_mib("RssAnon"));
   j["rss_file_mib"] = rounded(status_mib("RssFile"));
+  j["rss_mib"] = rounded(status_mib("RssAnon") + status_mib("RssFile"));
   j["tests"] = nlohmann::json::array();
   for (const TestResult& r : report.results) j["tests"].push_back(test_json(r));
   return j;
