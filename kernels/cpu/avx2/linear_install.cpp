@@ -7,6 +7,7 @@ namespace infer::kern::avx2 {
 void install_linear(CpuKernels& table) {
   install_linear_float(table);
   install_linear_legacy(table);
+  install_linear_q8_0(table);
   install_linear_k(table);
   install_linear_k_low(table);
   install_linear_iq4(table);

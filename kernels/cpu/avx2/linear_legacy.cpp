@@ -1,4 +1,4 @@
-// Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: one float scale (and minimum) per 32 elements. Orders and bounds:
+// Q4_0, Q4_1, Q5_0, Q5_1: one float scale (and minimum) per 32 elements. Orders and bounds:
 // linear_fast.h. A unit is as large as eight file blocks: scales f16 [8], minima f16 [8] if any,
 // upper bits [32] if any, levels.
 #include "core/base/quant_blocks.h"
@@ -67,33 +67,6 @@ using Q4_1 = LowBits<BlockQ4_1, 4, true, 0>;
 using Q5_0 = LowBits<BlockQ5_0, 5, false, 16>;
 using Q5_1 = LowBits<BlockQ5_1, 5, true, 0>;
 
-struct Q8_0 {
-  using Block = BlockQ8_0;
-  static constexpr int kSubs = 1, kBits = 8;
-  static constexpr bool kHasMin = false;
-  static constexpr int64_t kQsAt = 16, kUnitBytes = kQsAt + 256;
-
-  static void pack(const Block& b, int lane, uint8_t* unit) {
-    pack_f16(b.d, lane, unit);
-    for (int i = 0; i < 8; ++i) __builtin_memcpy(unit + kQsAt + 32 * i + 4 * lane, b.qs + 4 * i, 4);
-  }
-  [[gnu::always_inline]] static __m256i quad(const uint8_t* unit, int /*sub*/, int i) {
-    return load_u8x32(unit + kQsAt + 32 * i);
-  }
-  [[gnu::always_inline]] static FastScales scales(const uint8_t* unit, int /*sub*/) {
-    FastScales s;
-    s.d = load_f16x8(unit);
-    s.neg_min = _mm256_setzero_ps();
-    s.mul_lo = s.mul_hi = _mm256_setzero_si256();
-    return s;
-  }
-  static void decode(const uint8_t* unit, int /*sub*/, float* dst) {
-    const __m256 d = load_f16x8(unit);
-    for (int i = 0; i < 8; ++i) decode_signed_quad(quad(unit, 0, i), d, dst + 4 * i * kPanelRows);
-  }
-};
-static_assert(Q8_0::kUnitBytes == 8 * sizeof(BlockQ8_0));
-
 }  // namespace
 
 void install_linear_legacy(CpuKernels& table) {
@@ -101,7 +74,6 @@ void install_linear_legacy(CpuKernels& table) {
   FastKernel<Q4_1>::install(table, DType::kQ4_1);
   FastKernel<Q5_0>::install(table, DType::kQ5_0);
   FastKernel<Q5_1>::install(table, DType::kQ5_1);
-  FastKernel<Q8_0>::install(table, DType::kQ8_0);
 }
 
 }  // namespace infer::kern::avx2
