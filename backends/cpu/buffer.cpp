@@ -6,16 +6,20 @@
 #include "core/base/error.h"
 
 namespace infer::cpu {
+namespace {
+
+constexpr int64_t kHugePage = int64_t{2} << 20;
+
+}  // namespace
 
 Buffer::~Buffer() {
   if (mapping_ != nullptr) munmap(mapping_, static_cast<size_t>(mapped_bytes_));
 }
 
-Result<Buffer> Buffer::allocate(int64_t n_bytes, const char* what, bool huge) {
+Result<Buffer> Buffer::allocate(int64_t n_bytes, const char* what, bool aligned) {
   Buffer b;
   if (n_bytes <= 0) return b;
-  constexpr int64_t kHugePage = int64_t{2} << 20;
-  const int64_t align = huge && n_bytes >= kHugePage ? kHugePage : 0;
+  const int64_t align = aligned && n_bytes >= kHugePage ? kHugePage : 0;
   const int64_t mapped_bytes = n_bytes + align;
   void* p = mmap(nullptr, static_cast<size_t>(mapped_bytes), PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -26,14 +30,16 @@ Result<Buffer> Buffer::allocate(int64_t n_bytes, const char* what, bool huge) {
   b.mapped_bytes_ = mapped_bytes;
   b.data_ = static_cast<std::byte*>(p);
   b.n_bytes_ = n_bytes;
-#if defined(MADV_HUGEPAGE)
-  if (align > 0) {
-    const auto address = reinterpret_cast<uintptr_t>(p);
-    b.data_ += align_up<uintptr_t>(address, kHugePage) - address;
-    b.is_huge_ = madvise(b.data_, static_cast<size_t>(n_bytes), MADV_HUGEPAGE) == 0;
-  }
-#endif
+  const auto address = reinterpret_cast<uintptr_t>(p);
+  if (align > 0) b.data_ += align_up<uintptr_t>(address, kHugePage) - address;
   return b;
+}
+
+void Buffer::advise_huge() {
+#if defined(MADV_HUGEPAGE)
+  if (reinterpret_cast<uintptr_t>(data_) % kHugePage == 0 && n_bytes_ >= kHugePage)
+    is_huge_ = madvise(data_, static_cast<size_t>(n_bytes_), MADV_HUGEPAGE) == 0;
+#endif
 }
 
 }  // namespace infer::cpu

@@ -29,9 +29,12 @@ class Buffer {
     return *this;
   }
 
-  /// With `huge` the system may back it with huge pages (MADV_HUGEPAGE), if it is large enough for
-  /// one. Errors: kOutOfMemory naming `what`.
-  static Result<Buffer> allocate(int64_t n_bytes, const char* what, bool huge = false);
+  /// With `aligned` it begins at a huge page's border, if it is large enough for one. Errors:
+  /// kOutOfMemory naming `what`.
+  static Result<Buffer> allocate(int64_t n_bytes, const char* what, bool aligned = false);
+  /// Lets the system back it with huge pages (MADV_HUGEPAGE) if it was aligned for them: what is
+  /// touched from now on at once, what was touched before by and by, in the background.
+  void advise_huge();
 
   std::byte* data() const { return data_; }
   int64_t n_bytes() const { return n_bytes_; }
@@ -46,7 +49,7 @@ class Buffer {
   int64_t mapped_bytes_ = 0;
   std::byte* data_ = nullptr;
   int64_t n_bytes_ = 0;
-  bool is_huge_ = false;
+  bool is_huge_ = false;  ///< advise_huge() had an effect
 };
 
 }  // namespace infer::cpu

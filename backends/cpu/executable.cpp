@@ -79,6 +79,10 @@ Result<void> CpuExecutable::allocate(const runtime::CompileOptions& options) {
                         n_block);
     INFER_ASSIGN(Buffer k, Buffer::allocate(*k_bytes, "the K pool", huge));
     INFER_ASSIGN(Buffer v, Buffer::allocate(*v_bytes, "the V pool", huge));
+    if (huge) {
+      k.advise_huge();
+      v.advise_huge();
+    }
     pool.k = k.data();
     pool.v = v.data();
     kv_buffers_.push_back(std::move(k));

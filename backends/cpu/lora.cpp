@@ -46,6 +46,7 @@ Result<const float*> CpuExecutable::load_half(const TensorView& view, const std:
   if (!n_bytes) return make_error(ErrorCode::kOutOfMemory, "{} is too large", name);
   INFER_ASSIGN(Buffer buffer,
                Buffer::allocate(*n_bytes, name.c_str(), device_.memory().huge_pages));
+  if (device_.memory().huge_pages) buffer.advise_huge();
   auto* out = buffer.as<float>();
   k_.decode_row[static_cast<size_t>(view.type)](view.data, view.n_elem(), out);
   for (int64_t i = 0; i < view.n_elem(); ++i) {

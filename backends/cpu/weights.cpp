@@ -137,6 +137,9 @@ Result<StageWeights> StageWeights::load(const graph::Graph& graph, const graph::
     done += graph.weights[static_cast<size_t>(id)].view.n_bytes;
     if (options.progress) options.progress(done, all);
   }
+  // Only now: clearing huge pages while packing takes longer than small ones, which the system
+  // merges later.
+  if (device.memory().huge_pages) weights.packed_.advise_huge();
   return weights;
 }
 
