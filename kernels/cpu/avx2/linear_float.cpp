@@ -6,8 +6,7 @@
 //   partial step with zeros;
 // then the tree  ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7)).
 // Tiles keep 4 x 1, 4 x 2 or 4 x 3 chains in flight. Cutting k into stretches stores and reloads
-// the lanes, which changes no bit; neither does widening the weights of a stretch to f32 once for
-// many activation rows.
+// the lanes, which changes no bit.
 #include "kernels/cpu/avx2/linear_act.h"
 #include "kernels/cpu/avx2/linear_install.h"
 #include "kernels/cpu/avx2/linear_vec.h"
@@ -19,8 +18,6 @@ constexpr int64_t kLanes = 8;
 constexpr int64_t kTileOutputs = 4;  ///< most weight rows in a tile
 constexpr int64_t kStretch = 512;    ///< elements of k at a time when many rows share the weights
 constexpr int64_t kBlockRows = 24;   ///< activation rows that share a stretch of weights
-constexpr int64_t kWidenFrom = 6;    ///< rows from which widening to f32 first pays
-constexpr int64_t kWideFloats = 4 * kStretch;
 constexpr int64_t kAccFloats = kTileOutputs * kBlockRows * kLanes;
 
 struct F32 {
@@ -118,24 +115,11 @@ void tile_rows(Tile t, int64_t m) {
   if (m == 1) tile<W, kOutputs, 1>(t);
 }
 
-/// Widens `len` elements of kOutputs weight rows, zeros up to a multiple of 8, rows kStretch floats
-/// apart.
-template <class W, int kOutputs>
-void widen(const std::byte* w, int64_t w_stride, int64_t len, float* wide) {
-  for (int o = 0; o < kOutputs; ++o, w += w_stride, wide += kStretch) {
-    int64_t i = 0;
-    for (; i + kLanes <= len; i += kLanes) _mm256_storeu_ps(wide + i, W::load(w + i * W::kBytes));
-    if (i < len) _mm256_storeu_ps(wide + i, load_tail<W>(w + i * W::kBytes, len - i));
-  }
-}
-
 /// Outputs [j, j + kOutputs) of activation rows [r, r + m), m <= kBlockRows.
 template <class W, int kOutputs>
 void outputs(const LinearArgs& a, int64_t j, int64_t r, int64_t m) {
-  float* wide = reinterpret_cast<float*>(a.scratch);
-  float* acc = wide + kWideFloats;
+  float* acc = reinterpret_cast<float*>(a.scratch);
   const int64_t stretch = m <= 3 ? a.k : kStretch;
-  const bool widened = W::kBytes != 4 && m >= kWidenFrom;
   __builtin_memset(acc, 0, static_cast<size_t>(m * kTileOutputs * kLanes) * sizeof(float));
   Tile t;
   t.x_stride = a.act_stride, t.acc = acc, t.w_stride = a.k * W::kBytes;
@@ -144,16 +128,7 @@ void outputs(const LinearArgs& a, int64_t j, int64_t r, int64_t m) {
     t.x = a.act + r * a.act_stride + k0 * static_cast<int64_t>(sizeof(float));
     t.k = min_of(stretch, a.k - k0);
     t.ahead = j + 2 * kOutputs <= a.n_end ? t.w + kOutputs * t.w_stride : t.w;
-    if (widened) {
-      Tile f = t;
-      widen<W, kOutputs>(t.w, t.w_stride, t.k, wide);
-      f.w = reinterpret_cast<const std::byte*>(wide),
-      f.w_stride = kStretch * static_cast<int64_t>(sizeof(float));
-      f.k = (t.k + kLanes - 1) / kLanes * kLanes;
-      tile_rows<F32, kOutputs>(f, m);
-    } else {
-      tile_rows<W, kOutputs>(t, m);
-    }
+    tile_rows<W, kOutputs>(t, m);
   }
   for (int64_t i = 0; i < m; ++i) {
     float* out = a.out + (r + i) * a.out_stride + (j - a.n_begin);
@@ -177,9 +152,7 @@ int64_t packed_bytes(int64_t n, int64_t k) {
   return n * k * W::kBytes;
 }
 
-int64_t scratch_bytes(int64_t /*k*/) {
-  return (kWideFloats + kAccFloats) * static_cast<int64_t>(sizeof(float));
-}
+int64_t scratch_bytes(int64_t /*k*/) { return kAccFloats * static_cast<int64_t>(sizeof(float)); }
 
 template <class W>
 void install(CpuKernels& table, DType type) {

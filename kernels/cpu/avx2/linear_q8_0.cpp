@@ -38,7 +38,6 @@ struct Q8_0 {
 };
 static_assert(Q8_0::kUnitBytes == 8 * sizeof(BlockQ8_0));
 
-
 constexpr int64_t kBlockBytes = sizeof(BlockQ8_0);
 
 /// The rows of the file that make a panel; the last one stands in for those past the end.
