@@ -80,7 +80,7 @@ void tile(const Tile& t) {
   for (; i + kLanes <= t.k; i += kLanes, w += kLanes * W::kBytes, x += kLanes) {
     if constexpr (kRows == 1) {
       for (int64_t b = 0; b < kOutputs * kLanes * W::kBytes; b += 64)
-        _mm_prefetch(t.ahead + i * kOutputs * W::kBytes + b, _MM_HINT_T0);
+        _mm_prefetch(t.ahead + i * kOutputs * W::kBytes + b, _MM_HINT_T1);
     }
     __m256 xv[kRows];
     for (int r = 0; r < kRows; ++r) xv[r] = _mm256_loadu_ps(x + r * x_stride);
