@@ -70,7 +70,7 @@ void row_times_panel(const LinearArgs& a, int64_t j, const ActBlock* x, float* o
   __m256 acc = _mm256_setzero_ps();
   for (int64_t at = 0; at < a.k / 32 * kBlockBytes; at += kBlockBytes, ++x) {
     for (int64_t i = 0; i < kPanelRows * kBlockBytes; i += 64)
-      _mm_prefetch(ahead + kPanelRows * at + i, _MM_HINT_T0);
+      _mm_prefetch(ahead + kPanelRows * at + i, _MM_HINT_T1);
     const __m256i q = load_u8x32(x->q);
     __m256i sums[kPanelRows];
     __m128i d = _mm_setzero_si128();
