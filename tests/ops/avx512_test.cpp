@@ -16,7 +16,7 @@
 #include "core/base/quant_types.h"
 #include "kernels/cpu/dispatch.h"
 #include "tests/ops/linear_support.h"
-#if defined(INFER_TEST_SIMDE)
+#if defined(INFER_AVX512_SIMDE)
 #include "kernels/cpu/avx512/install.h"
 #endif
 
@@ -26,7 +26,7 @@ namespace {
 using kern::ActMode;
 using kern::CpuKernels;
 
-#if defined(INFER_TEST_SIMDE)
+#if defined(INFER_AVX512_SIMDE)
 Result<CpuKernels> avx512_table() {
   Result<CpuKernels> table = kern::select_kernels(detect_cpu_features(), "avx2");
   if (table.ok()) kern::avx512::install_linear(*table);
@@ -113,7 +113,7 @@ TEST(Avx512Level, How) {
   std::cout << "[ level    ] avx512 kernels run " << kHow << '\n';
 }
 
-#if !defined(INFER_TEST_SIMDE)
+#if !defined(INFER_AVX512_SIMDE)
 TEST(Avx512Level, IsTakenOnlyWhenNamed) {
   CpuFeatures all;
   all.avx2 = all.fma = all.f16c = true;

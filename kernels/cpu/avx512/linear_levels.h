@@ -49,7 +49,8 @@ template <int kTo>
   const __m512i v = load_u8x64(at);
   unrolled<8>([&](auto quad) __attribute__((always_inline)) {
     constexpr int i = decltype(quad)::value;
-    levels[i] = _mm512_or_si512(levels[i], moved_bits<i, kTo>(v, 1 << kTo));
+    const __m512i bit = moved_bits<i, kTo>(v, 1 << kTo);
+    levels[i] = _mm512_or_si512(levels[i], bit);
   });
 }
 
