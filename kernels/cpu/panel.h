@@ -306,7 +306,8 @@ template <class P, int kLanes>
       uint8_t* unit = panel + u * P::kUnitBytes;
       if (valid < kLanes) __builtin_memset(unit, 0, static_cast<size_t>(P::kUnitBytes));
       for (int64_t l = 0; l < valid; ++l) {
-        // No copy of the block: GCC 12 aligns one for its vectors, but not the stack (PR 109780).
+        // No copy of the block: under AVX-512 GCC 12.2 writes one with an aligned move, but does
+        // not align the stack for it.
         const std::byte* block = file + ((j + l) * n_unit + u) * kBlockBytes;
         P::pack(*reinterpret_cast<const Block*>(block), static_cast<int>(l), unit);
       }
