@@ -1,9 +1,11 @@
 #include "kernels/cpu/dispatch.h"
 
+#include <initializer_list>
 #include <string>
 
 #include "core/base/error.h"
 #include "kernels/cpu/avx2/install.h"
+#include "kernels/cpu/avx512/install.h"
 #include "kernels/cpu/generic/install.h"
 
 namespace infer::kern {
@@ -13,33 +15,68 @@ namespace {
 /// theirs.
 struct IsaLevel {
   const char* name;
-  bool (*supported)(const CpuFeatures& cpu);
+  bool automatic;                                  ///< taken when nobody names a level
+  std::string (*lacking)(const CpuFeatures& cpu);  ///< features that are missing, or ""
   void (*install)(CpuKernels& table);
 };
 
+struct Feature {
+  bool present;
+  const char* name;
+};
+std::string absent(std::initializer_list<Feature> features) {
+  std::string text;
+  for (const Feature& f : features) {
+    if (f.present) continue;
+    if (!text.empty()) text += ", ";
+    text += f.name;
+  }
+  return text;
+}
+
+std::string lacking_nothing(const CpuFeatures& /*cpu*/) { return {}; }
 void install_generic(CpuKernels& t) {
   generic::install_linear(t);
   generic::install_nonlinear(t);
 }
 
 #if defined(INFER_KERNELS_AVX2)
+std::string lacking_avx2(const CpuFeatures& c) {
+  return absent({{c.avx2, "avx2"}, {c.fma, "fma"}, {c.f16c, "f16c"}});
+}
 void install_avx2(CpuKernels& t) {
   avx2::install_linear(t);
   avx2::install_nonlinear(t);
 }
 #endif
 
+#if defined(INFER_KERNELS_AVX512)
+std::string lacking_avx512(const CpuFeatures& c) {
+  return absent({{c.avx2, "avx2"},
+                 {c.fma, "fma"},
+                 {c.f16c, "f16c"},
+                 {c.avx512f, "avx512f"},
+                 {c.avx512bw, "avx512bw"},
+                 {c.avx512dq, "avx512dq"},
+                 {c.avx512vl, "avx512vl"},
+                 {c.avx512_vnni, "avx512_vnni"}});
+}
+#endif
+
 constexpr IsaLevel kLevels[] = {
-    {"generic", [](const CpuFeatures&) { return true; }, install_generic},
+    {"generic", true, lacking_nothing, install_generic},
 #if defined(INFER_KERNELS_AVX2)
-    {"avx2", [](const CpuFeatures& c) { return c.avx2 && c.fma && c.f16c; }, install_avx2},
+    {"avx2", true, lacking_avx2, install_avx2},
+#endif
+#if defined(INFER_KERNELS_AVX512)
+    {"avx512", false, lacking_avx512, avx512::install_linear},
 #endif
 };
 
 std::string join_levels(const CpuFeatures* cpu) {
   std::string text;
   for (const IsaLevel& l : kLevels) {
-    if (cpu != nullptr && !l.supported(*cpu)) continue;
+    if (cpu != nullptr && !l.lacking(*cpu).empty()) continue;
     if (!text.empty()) text += ", ";
     text += l.name;
   }
@@ -57,19 +94,20 @@ std::vector<std::string_view> built_isa_levels() {
 Result<CpuKernels> select_kernels(const CpuFeatures& cpu, std::string_view isa) {
   const IsaLevel* wanted = nullptr;
   for (const IsaLevel& l : kLevels) {
-    if (isa.empty() ? l.supported(cpu) : isa == l.name) wanted = &l;
+    const bool taken = isa.empty() ? l.automatic && l.lacking(cpu).empty() : isa == l.name;
+    if (taken) wanted = &l;
   }
   if (wanted == nullptr) {
     return make_error(ErrorCode::kInvalidArgument, "--isa {}: unknown level (this build has {})",
                       isa, join_levels(nullptr));
   }
-  if (!wanted->supported(cpu)) {
-    return make_error(ErrorCode::kUnsupported, "--isa {}: this CPU lacks it (it has {})", isa,
-                      join_levels(&cpu));
+  if (const std::string lacking = wanted->lacking(cpu); !lacking.empty()) {
+    return make_error(ErrorCode::kUnsupported, "--isa {}: this CPU lacks {} (it has {})", isa,
+                      lacking, join_levels(&cpu));
   }
   CpuKernels table;
   for (const IsaLevel* l = kLevels; l <= wanted; ++l) {
-    if (l->supported(cpu)) l->install(table);
+    if (l->lacking(cpu).empty()) l->install(table);
   }
   table.isa = wanted->name;
   return table;

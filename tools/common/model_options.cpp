@@ -117,7 +117,8 @@ void add_model_options(CLI::App& app, ModelOptions* o) {
       ->check(threads);
   app.add_option("--threads-batch", o->n_threads_batch, "threads for prompts; 0: as -t (also -tb)")
       ->check(threads);
-  app.add_option("--isa", o->isa, "CPU level: generic, avx2, ...; default: the best this CPU has");
+  app.add_option("--isa", o->isa,
+                 "CPU level: generic, avx2, avx512; default: the best but avx512, which is new");
   app.add_option("--cache-type-k", o->type_k,
                  "type of the K cache: f16, f32, q8_0, q4_0 (also -ctk)")
       ->capture_default_str();

@@ -184,7 +184,7 @@ Command add_op(CLI::App& app) {
                 "the same weights (or K and V) every time, which may stay in a cache");
   sub->add_option("-t,--threads", args->options.n_threads, "threads; 0: one a physical core")
       ->check(CLI::Range(0, 1024));
-  sub->add_option("--isa", args->options.isa, "CPU level; default: the best this CPU has");
+  sub->add_option("--isa", args->options.isa, "CPU level; default: the best but avx512");
   sub->add_option("-r,--repetitions", args->options.timing.n_rep, "samples")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

@@ -201,7 +201,8 @@ void add_model_flags(CLI::App& sub, ModelOptions* o) {
   sub.add_option("--ubatch-size", o->engine.n_batch, "tokens computed at once (also -ub)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
       ->capture_default_str();
-  sub.add_option("--isa", o->isa, "CPU level: generic, avx2, ...; default: the best this CPU has");
+  sub.add_option("--isa", o->isa,
+                 "CPU level: generic, avx2, avx512; default: the best but avx512, which is new");
   sub.add_option("--cache-type-k", o->type_k, "type of the K cache (also -ctk)")
       ->capture_default_str();
   sub.add_option("--cache-type-v", o->type_v, "type of the V cache (also -ctv)")

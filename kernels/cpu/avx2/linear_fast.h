@@ -2,11 +2,7 @@
 
 // Panels of eight outputs (lanes along n) times 8-bit activations, for every quantised type.
 //
-// Panel: the rows j..j+7 of the matrix, cut along k into units of T::kSubs * 32 elements (one file
-// block of each row). Within a unit the levels of 32 elements lie as eight "quads": quad i holds k
-// = 4i..4i+3 of all eight rows, 32 bytes with row l in 32-bit lane l. Formats of 4 to 6 bits keep
-// quad i (low nibble) and quad i + 4 (high nibble) in one vector. Rows past n are zero. The types'
-// traits (linear_legacy.cpp, linear_k*.cpp, linear_iq4.cpp) say where scales and upper bits are.
+// Panels and their units: kernels/cpu/panel.h.
 //
 // Reduction order, the same for every m, n range, panel position and thread: one chain per output
 // over the blocks of 32 in sequence. A block's integer sum  t = sum_i sc[i / 16] * q_w[i] * q_x[i]
@@ -25,6 +21,7 @@
 #include "kernels/cpu/avx2/linear_precise.h"
 #include "kernels/cpu/avx2/linear_vec.h"
 #include "kernels/cpu/generic/linear_act.h"
+#include "kernels/cpu/panel.h"
 #include "kernels/cpu/table.h"
 
 namespace infer::kern::avx2 {
@@ -155,38 +152,19 @@ void fast_tile(const uint8_t* panel, int64_t n_unit, const ActBlock* x, int64_t 
 
 template <class T>
 struct FastKernel {
-  static int64_t panel_bytes(int64_t k) { return k / (32 * T::kSubs) * T::kUnitBytes; }
   static int64_t packed_bytes(int64_t n, int64_t k) {
-    return (n + kPanelRows - 1) / kPanelRows * panel_bytes(k);
+    return (n + kPanelRows - 1) / kPanelRows * panel::bytes_of_panel<T>(k);
   }
   static int64_t no_scratch(int64_t) { return 0; }
-
   static void pack(const std::byte* file, int64_t n, int64_t k, int64_t n_begin, int64_t n_end,
                    std::byte* packed) {
-    using Block = typename T::Block;
-    const int64_t n_unit = k / (32 * T::kSubs);
-    const int64_t row_bytes = n_unit * static_cast<int64_t>(sizeof(Block));
-    const int64_t rows_end = min_of(n_end, n);
-    for (int64_t j = n_begin; j < rows_end; j += kPanelRows) {
-      uint8_t* panel = reinterpret_cast<uint8_t*>(packed) + j / kPanelRows * panel_bytes(k);
-      const int64_t valid = min_of(kPanelRows, n - j);
-      for (int64_t u = 0; u < n_unit; ++u) {
-        uint8_t* unit = panel + u * T::kUnitBytes;
-        if (valid < kPanelRows) __builtin_memset(unit, 0, static_cast<size_t>(T::kUnitBytes));
-        for (int64_t l = 0; l < valid; ++l) {
-          Block b;
-          __builtin_memcpy(&b, file + (j + l) * row_bytes + u * static_cast<int64_t>(sizeof(Block)),
-                           sizeof(Block));
-          T::pack(b, static_cast<int>(l), unit);
-        }
-      }
-    }
+    panel::pack_rows<T, kPanelRows>(file, n, k, n_begin, n_end, packed);
   }
 
   template <int kRows>
   static void tile(const LinearArgs& a, int64_t j, int64_t r) {
     const uint8_t* panel =
-        reinterpret_cast<const uint8_t*>(a.w) + j / kPanelRows * panel_bytes(a.k);
+        reinterpret_cast<const uint8_t*>(a.w) + j / kPanelRows * panel::bytes_of_panel<T>(a.k);
     const ActBlock* x = reinterpret_cast<const ActBlock*>(a.act + r * a.act_stride);
     fast_tile<T, kRows>(panel, a.k / (32 * T::kSubs), x, a.act_stride,
                         a.out + r * a.out_stride + (j - a.n_begin), a.out_stride,

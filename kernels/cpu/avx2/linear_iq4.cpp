@@ -1,8 +1,6 @@
 // IQ4_NL and IQ4_XS: 4-bit indices into a table of 16 signed levels, looked up with a byte shuffle
 // and then treated as signed 8-bit levels. Orders and bounds: linear_fast.h; the levels are in
-// -127..113. A unit has d f16 [8], then its sub-blocks: IQ4_NL one of indices [128], the file's
-// size; IQ4_XS eight of scales i8 [8] and indices [128], 1.015 times the file's size. The integer
-// scale of IQ4_XS is multiplied into d, which is exact.
+// -127..113. The integer scale of IQ4_XS is multiplied into d, which is exact.
 #include "core/base/quant_blocks.h"
 #include "kernels/cpu/avx2/linear_fast.h"
 #include "kernels/cpu/avx2/linear_install.h"
@@ -22,16 +20,8 @@ namespace {
   return _mm256_shuffle_epi8(table, _mm256_and_si256(v, _mm256_set1_epi8(15)));
 }
 
-struct IQ4_NL {
-  using Block = BlockIQ4_NL;
-  static constexpr int kSubs = 1, kBits = 8;  // as looked up
-  static constexpr bool kHasMin = false;
-  static constexpr int64_t kQsAt = 16, kUnitBytes = kQsAt + 128;
-
-  static void pack(const Block& b, int lane, uint8_t* unit) {
-    pack_f16(b.d, lane, unit);
-    pack_paired_nibbles(b.qs, lane, unit + kQsAt);
-  }
+struct IQ4_NL : panel::IQ4_NL<kPanelRows> {
+  static constexpr int kBits = 8;  // as looked up
   [[gnu::always_inline]] static __m256i quad(const uint8_t* unit, int /*sub*/, int i) {
     return looked_up(unit + kQsAt, i);
   }
@@ -47,28 +37,9 @@ struct IQ4_NL {
     for (int i = 0; i < 8; ++i) decode_signed_quad(quad(unit, sub, i), d, dst + 4 * i * kPanelRows);
   }
 };
-static_assert(IQ4_NL::kUnitBytes == 8 * sizeof(BlockIQ4_NL));
 
-struct IQ4_XS {
-  using Block = BlockIQ4_XS;
-  static constexpr int kSubs = 8, kBits = 8;  // as looked up
-  static constexpr bool kHasMin = false;
-  static constexpr int64_t kHeadBytes = 16, kQsAt = 8, kSubBytes = kQsAt + 128,
-                           kUnitBytes = kHeadBytes + 8 * kSubBytes;
-
-  template <class Byte>
-  [[gnu::always_inline]] static Byte* sub_block(Byte* unit, int sub) {
-    return unit + kHeadBytes + sub * kSubBytes;
-  }
-  static void pack(const Block& b, int lane, uint8_t* unit) {
-    pack_f16(b.d, lane, unit);
-    for (int sub = 0; sub < kSubs; ++sub) {
-      const int low = (b.scales_l[sub / 2] >> (4 * (sub & 1))) & 15;
-      const int high = (b.scales_h >> (2 * sub)) & 3;
-      sub_block(unit, sub)[lane] = static_cast<uint8_t>((low | (high << 4)) - 32);
-      pack_paired_nibbles(b.qs + 16 * sub, lane, sub_block(unit, sub) + kQsAt);
-    }
-  }
+struct IQ4_XS : panel::IQ4_XS<kPanelRows> {
+  static constexpr int kBits = 8;  // as looked up
   [[gnu::always_inline]] static __m256i quad(const uint8_t* unit, int sub, int i) {
     return looked_up(sub_block(unit, sub) + kQsAt, i);
   }
@@ -84,7 +55,6 @@ struct IQ4_XS {
     for (int i = 0; i < 8; ++i) decode_signed_quad(quad(unit, sub, i), d, dst + 4 * i * kPanelRows);
   }
 };
-static_assert(IQ4_XS::kUnitBytes == 1104);
 
 }  // namespace
 

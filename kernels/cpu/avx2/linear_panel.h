@@ -2,39 +2,10 @@
 
 #include "kernels/cpu/avx2/linear_precise.h"
 #include "kernels/cpu/avx2/linear_vec.h"
+#include "kernels/cpu/panel.h"
 
-/// What the panel layouts of several quantised types share. "Quad i" and panels: linear_fast.h.
+/// What the kernels of several quantised types share. "Quad i" and panels: kernels/cpu/panel.h.
 namespace infer::kern::avx2 {
-
-[[gnu::always_inline]] inline void pack_f16(uint16_t bits, int lane, uint8_t* at) {
-  __builtin_memcpy(at + 2 * lane, &bits, 2);
-}
-
-/// The legacy files pair element e with e + 16 in a byte, which is quad i with quad i + 4: bytes
-/// move, nibbles stay.
-[[gnu::always_inline]] inline void pack_paired_nibbles(const uint8_t* qs, int lane, uint8_t* at) {
-  for (int i = 0; i < 4; ++i) __builtin_memcpy(at + 32 * i + 4 * lane, qs + 4 * i, 4);
-}
-
-/// Bit i of byte b of a lane becomes bit `bit` of bits[4i + b], which belongs to quad i.
-[[gnu::always_inline]] inline void pack_bit(const uint8_t* bits, int bit, int lane, uint8_t* at) {
-  uint32_t all = 0;
-  for (int i = 0; i < 8; ++i) all |= ((load_u32(bits + 4 * i) >> bit) & 0x01010101u) << i;
-  store_u32(at + 4 * lane, all);
-}
-
-/// Bits `shift` and `shift` + 1 of qs[0..31]: bits 2i, 2i + 1 of a byte belong to quad i, quads
-/// 4..7 in the second vector.
-[[gnu::always_inline]] inline void pack_bit_pairs(const uint8_t* qs, int shift, int lane,
-                                                  uint8_t* at) {
-  for (int half = 0; half < 2; ++half) {
-    uint32_t all = 0;
-    for (int i = 0; i < 4; ++i) {
-      all |= ((load_u32(qs + 16 * half + 4 * i) >> shift) & 0x03030303u) << (2 * i);
-    }
-    store_u32(at + 32 * half + 4 * lane, all);
-  }
-}
 
 [[gnu::always_inline]] inline void nibble_levels(const uint8_t* at, int i, __m256i& lo,
                                                  __m256i& hi) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cpu/avx2/linear_vec.h"
+#include "kernels/cpu/panel.h"
 #include "kernels/cpu/table.h"
 
 /// kPrecise for quantised panels: a stretch of k of up to four panels is decoded to f32 in scratch,
@@ -35,7 +36,7 @@ template <class T>
 void precise_group(const LinearArgs& a, int64_t row_begin, int64_t m, int64_t j) {
   float* w = reinterpret_cast<float*>(a.scratch);
   float* acc = w + kPreciseWeightFloats;
-  const int64_t panel_bytes = a.k / (32 * T::kSubs) * T::kUnitBytes;
+  const int64_t panel_bytes = panel::bytes_of_panel<T>(a.k);
   const int64_t n_panel = min_of(kPrecisePanels, (a.n_end - j + kPanelRows - 1) / kPanelRows);
   const uint8_t* panels = reinterpret_cast<const uint8_t*>(a.w) + j / kPanelRows * panel_bytes;
   const std::byte* x = a.act + row_begin * a.act_stride;

@@ -11,16 +11,7 @@
 namespace infer::kern::avx2 {
 namespace {
 
-struct Q8_0 {
-  using Block = BlockQ8_0;
-  static constexpr int kSubs = 1, kBits = 8;
-  static constexpr bool kHasMin = false;
-  static constexpr int64_t kQsAt = 16, kUnitBytes = kQsAt + 256;
-
-  static void pack(const Block& b, int lane, uint8_t* unit) {
-    pack_f16(b.d, lane, unit);
-    for (int i = 0; i < 8; ++i) __builtin_memcpy(unit + kQsAt + 32 * i + 4 * lane, b.qs + 4 * i, 4);
-  }
+struct Q8_0 : panel::Q8_0<kPanelRows> {
   [[gnu::always_inline]] static __m256i quad(const uint8_t* unit, int /*sub*/, int i) {
     return load_u8x32(unit + kQsAt + 32 * i);
   }
@@ -36,7 +27,6 @@ struct Q8_0 {
     for (int i = 0; i < 8; ++i) decode_signed_quad(quad(unit, 0, i), d, dst + 4 * i * kPanelRows);
   }
 };
-static_assert(Q8_0::kUnitBytes == 8 * sizeof(BlockQ8_0));
 
 constexpr int64_t kBlockBytes = sizeof(BlockQ8_0);
 

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/inline.h"
+
 /// Small loads and stores that the AVX2 linear kernels share. Force-inlined: nothing here becomes a
 /// symbol.
 namespace infer::kern::avx2 {
@@ -14,14 +16,6 @@ namespace infer::kern::avx2 {
 }
 [[gnu::always_inline]] inline __m128i load_u8x16(const void* p) {
   return _mm_loadu_si128(static_cast<const __m128i*>(p));
-}
-[[gnu::always_inline]] inline uint32_t load_u32(const void* p) {
-  uint32_t v;
-  __builtin_memcpy(&v, p, sizeof(v));
-  return v;
-}
-[[gnu::always_inline]] inline void store_u32(void* p, uint32_t v) {
-  __builtin_memcpy(p, &v, sizeof(v));
 }
 /// Four bytes in every 32-bit lane.
 [[gnu::always_inline]] inline __m256i broadcast_u32(const void* p) {
@@ -47,23 +41,8 @@ namespace infer::kern::avx2 {
     _mm256_maskstore_ps(p, lane_mask(count), v);
   }
 }
-/// fn(Index<0>), ..., fn(Index<kCount - 1>): a loop whose counter is a constant from the start, so
-/// that arrays of vectors indexed by it live in registers.
-template <int kIndex>
-struct Index {
-  static constexpr int value = kIndex;
-};
-template <int kCount, class Fn>
-[[gnu::always_inline]] inline void unrolled(const Fn& fn) {
-  if constexpr (kCount > 0) {
-    unrolled<kCount - 1>(fn);
-    fn(Index<kCount - 1>{});
-  }
-}
 /// Makes the compiler finish v here. Without it GCC turns chains of integer additions into trees,
 /// runs out of registers and spills the partial sums.
 [[gnu::always_inline]] inline void settle(__m256i& v) { __asm__("" : "+x"(v)); }
-[[gnu::always_inline]] inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-[[gnu::always_inline]] inline int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 }  // namespace infer::kern::avx2
