@@ -35,6 +35,18 @@ Result<Buffer> Buffer::allocate(int64_t n_bytes, const char* what, bool aligned)
   return b;
 }
 
+void Buffer::commit(std::byte* begin, int64_t n_bytes) {
+#if defined(MADV_POPULATE_WRITE)
+  constexpr uintptr_t kPage = 4096;
+  const auto from = align_up(reinterpret_cast<uintptr_t>(begin), kPage);
+  const auto to =
+      (reinterpret_cast<uintptr_t>(begin) + static_cast<uintptr_t>(n_bytes)) / kPage * kPage;
+  if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_POPULATE_WRITE);
+#else
+  static_cast<void>(begin), static_cast<void>(n_bytes);
+#endif
+}
+
 void Buffer::advise_huge() {
 #if defined(MADV_HUGEPAGE)
   if (reinterpret_cast<uintptr_t>(data_) % kHugePage == 0 && n_bytes_ >= kHugePage)

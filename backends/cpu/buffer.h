@@ -32,6 +32,9 @@ class Buffer {
   /// With `aligned` it begins at a huge page's border, if it is large enough for one. Errors:
   /// kOutOfMemory naming `what`.
   static Result<Buffer> allocate(int64_t n_bytes, const char* what, bool aligned = false);
+  /// Commits the pages inside a range that is about to be written, which is faster at once than
+  /// page by page; where the system cannot, nothing happens.
+  static void commit(std::byte* begin, int64_t n_bytes);
   /// Lets the system back it with huge pages (MADV_HUGEPAGE) if it was aligned for them: what is
   /// touched from now on at once, what was touched before by and by, in the background.
   void advise_huge();

@@ -12,7 +12,9 @@
 namespace infer::cpu {
 namespace {
 
-constexpr int64_t kPackRows = 64;  // outputs a packing task takes at least
+// A packing task takes at least so many outputs, and about so many bytes.
+constexpr int64_t kPackRows = 64;
+constexpr int64_t kPackBytes = int64_t{256} << 10;
 
 std::set<graph::WeightId> matrices_of(const graph::Graph& g, const graph::StagePlan& plan) {
   std::set<graph::WeightId> ids;
@@ -79,12 +81,16 @@ void StageWeights::pack_matrix(const graph::Graph& graph, graph::WeightId id, De
   PackedMatrix& m = matrices_.at(id);
   const int64_t file_bytes = w.view.n_bytes / w.n_expert();
   std::byte* packed = packed_.data() + m.packed_at;
-  const int64_t rows = align_up(kPackRows, m.kernel->n_align);
+  const int64_t row_bytes = m.expert_bytes / std::max<int64_t>(m.n, 1) + 1;
+  const int64_t rows = align_up(std::max(kPackRows, kPackBytes / row_bytes), m.kernel->n_align);
   const int64_t n_task = ceil_div(m.n, rows);
   device.pool(2).for_each(n_task * w.n_expert(), [&](int64_t i, int) {
     const int64_t begin = i % n_task * rows;
-    m.kernel->pack(w.view.data + i / n_task * file_bytes, m.n, m.k, begin,
-                   std::min(m.n, begin + rows), packed + i / n_task * m.expert_bytes);
+    const int64_t end = std::min(m.n, begin + rows);
+    std::byte* to = packed + i / n_task * m.expert_bytes;
+    const int64_t from_byte = m.kernel->packed_bytes(begin, m.k);
+    Buffer::commit(to + from_byte, m.kernel->packed_bytes(end, m.k) - from_byte);
+    m.kernel->pack(w.view.data + i / n_task * file_bytes, m.n, m.k, begin, end, to);
   });
   m.data = packed;
 }
