@@ -18,6 +18,7 @@
 //     u8 [2], levels [8].
 //   Q3_K (1.036 times): d f16; sub-blocks of scales i8 [2], third bits [4], levels [8].
 //   IQ4_XS (1.015 times): d f16; sub-blocks of scale i8, indices [16].
+#include <cstddef>
 #include <cstdint>
 
 #include "core/base/quant_blocks.h"
