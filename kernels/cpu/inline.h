@@ -19,8 +19,8 @@ template <int kCount, class Fn>
   }
 }
 
-[[gnu::always_inline]] inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-[[gnu::always_inline]] inline int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+[[gnu::always_inline]] constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+[[gnu::always_inline]] constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 [[gnu::always_inline]] inline uint32_t load_u32(const void* p) {
   uint32_t v;

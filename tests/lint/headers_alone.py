@@ -14,7 +14,8 @@ import sources
 # Flags by the folder of an ISA level; a level that this compiler cannot target is left out.
 ISA_FLAGS = {
     "kernels/cpu/avx2/": ("x86_64", ["-mavx2", "-mfma", "-mf16c"]),
-    "kernels/cpu/avx512/": ("x86_64", ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c"]),
+    "kernels/cpu/avx512/": ("x86_64", ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma",
+                                    "-mf16c"]),
     "kernels/cpu/neon/": ("aarch64", ["-march=armv8.2-a+fp16+dotprod"]),
 }
 

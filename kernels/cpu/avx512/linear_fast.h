@@ -140,7 +140,7 @@ template <class T, int kRows>
 template <class T, int kRows>
 void fast_tile(const uint8_t* unit, int64_t n_unit, const std::byte* x, int64_t x_stride,
                const int32_t* starts, float* out, int64_t out_stride, int64_t n_valid) {
-  constexpr int kGroup = kRows < 4 ? kRows : 4;
+  constexpr int kGroup = static_cast<int>(min_of(kRows, 4));
   constexpr bool kGiven = kStarts<T> != 0 && kRows == kTileRows;
   static_assert(kRows % kGroup == 0);
   __m512 acc[kRows];

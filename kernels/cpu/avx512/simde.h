@@ -3,6 +3,7 @@
 // The AVX-512 intrinsics by SIMDe, for tests on hosts that have AVX2 alone (tests/ops), and in
 // halves of 256 bits what SIMDe 0.7.4 lacks. Slow; no program is built with it. Inlined into tiles
 // of 16 rows its functions take GCC minutes to compile.
+#if defined(INFER_AVX512_SIMDE)
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #define SIMDE_NO_INLINE
 #include <simde/x86/avx512.h>
@@ -41,3 +42,4 @@ template <class Vector, class Half>
 }
 
 }  // namespace infer::kern::avx512
+#endif
