@@ -38,12 +38,10 @@ Result<std::string> first_message(const CliOptions& o) {
 Prompts make_prompts(bool is_terminal) {
   if (!is_terminal) return {};
   const char* no_color = std::getenv("NO_COLOR");
-  const char* term = std::getenv("TERM");
-  const bool plain = (no_color != nullptr && *no_color != '\0') || term == nullptr ||
-                     std::string_view(term) == "dumb";
-  // \1 begins and ends what takes no room on the screen.
-  if (plain) return {"> ", ". "};
-  return {"\1\033[1;32m\1> \1\033[0m\1", "\1\033[32m\1. \1\033[0m\1"};
+  if ((no_color != nullptr && *no_color != '\0') || is_dumb_terminal()) return {"> ", ". "};
+  // \1 begins and ends what takes no room on the screen. libedit shows it together with the
+  // character behind it: none may be the last.
+  return {"\1\033[1;32m\1>\1\033[0m\1 ", "\1\033[32m\1.\1\033[0m\1 "};
 }
 
 /// Ctrl-C: the first stops the answer, a second one before the next message leaves.
@@ -184,6 +182,7 @@ Result<Chat::Next> Chat::turn() {
 Chat::Next Chat::on_interrupt(const Message& message) {
   std::fputs("^C\n", stderr);
   const bool was_typing = message.is_block || !message.line.text.empty();
+  if (was_typing) interrupt_.reset();
   if (interrupt_.count() > 1) {
     exit_code_ = kExitInterrupted;
     return Next::kLeave;
