@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -345,7 +346,7 @@ void Chat::show_stats() const {
   std::fprintf(stderr, "%s; prompt %.1f tok/s, answer %.1f tok/s\n%s\n%s\n",
                line("last answer", last_).c_str(),
                per_second(last_.prompt_tok - last_.cached_tok, last_.prompt_us),
-               per_second(last_.predicted_tok, last_.predicted_us),
+               per_second(std::max<int64_t>(last_.predicted_tok - 1, 0), last_.predicted_us),
                line("all answers", total_).c_str(),
                fmt::format("conversation: {} messages, {} of {} tokens of context",
                            conversation_.messages().size(), n_context_, engine_.n_ctx())
