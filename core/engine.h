@@ -132,7 +132,7 @@ struct Request {
 
 struct Timings {
   int64_t prompt_tok = 0, cached_tok = 0, predicted_tok = 0;
-  double queue_us = 0, prompt_us = 0, predicted_us = 0;
+  double queue_us = 0, prompt_us = 0, predicted_us = 0;  ///< the first token comes with the prompt
 };
 
 struct Completion {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/checked.h"
@@ -56,6 +57,9 @@ class Output {
   Output& operator=(const Output&) = delete;
 
   Result<void> open() {
+    struct stat there {};
+    if (::stat(path_.c_str(), &there) == 0 && !S_ISREG(there.st_mode))
+      return make_error(ErrorCode::kIo, "{}: is no regular file", path_);
     constexpr int kTries = 100;
     for (int i = 0; i < kTries; ++i) {
       temporary_ = fmt::format("{}.{}-{}.tmp", path_, ::getpid(), i);

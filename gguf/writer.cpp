@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/checked.h"
@@ -75,6 +76,9 @@ Error Writer::io_error(std::string_view what) {
 }
 
 Result<void> Writer::open_temporary() {
+  struct stat there {};
+  if (::stat(path_.c_str(), &there) == 0 && !S_ISREG(there.st_mode))  // never replace a device
+    return make_error(ErrorCode::kIo, "{}: is no regular file", path_);
   constexpr int kTries = 100;
   for (int i = 0; i < kTries; ++i) {
     std::string name = fmt::format("{}.{}-{}.tmp", path_, ::getpid(), i);

@@ -27,6 +27,7 @@ class Terminal {
   bool wait_for(std::string_view text, std::chrono::seconds limit = std::chrono::seconds(60));
   /// Everything read so far, without escape sequences and carriage returns.
   std::string screen() const;
+  const std::string& raw() const { return all_; }  ///< the same as it came
   /// Whether the terminal is as a shell wants it: lines, echo, Ctrl-C a signal.
   bool is_cooked() const;
   /// Sends a signal to the program.

@@ -137,7 +137,8 @@ TEST_P(CliDocs, BashCompletes) {
   if (name() == "infer-cli") {
     EXPECT_EQ(complete("--top-"), "--top-k\n--top-p\n--top-n-sigma\n--top-nsigma\n");
     EXPECT_EQ(complete("--mirostat \"\""), "0\n2\n");
-    EXPECT_EQ(complete("-m a"), "a model.gguf\n");
+    for (const char* flag : {"-m", "--lora", "--lora-scaled", "--prompt-cache", "--batch", "--out"})
+      EXPECT_EQ(complete(std::string(flag) + " a"), "a model.gguf\n") << flag;
     EXPECT_EQ(complete("--top-k \"\""), "\n");
   } else {
     EXPECT_EQ(complete("inf"), "info\n");

@@ -173,6 +173,7 @@ TEST_F(InferCliBatch, OutputsAppearWholeOrNotAtAll) {
   EXPECT_THAT(folder.err, HasSubstr("no/such/folder.jsonl"));
   EXPECT_EQ(n_files(), n) << "something was left behind";
   EXPECT_EQ(run(base + Args{"-p", "a"}).exit_code, 2);
+  EXPECT_EQ(run(base + Args{"--out", ""}).exit_code, 2);
   EXPECT_EQ(run({"-m", tiny(), "-p", "a", "--out", path("x")}).exit_code, 2);
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "/dev/full is not there";
   for (const Outcome& full :

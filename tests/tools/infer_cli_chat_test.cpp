@@ -165,13 +165,76 @@ TEST_F(InferCliChat, EditingHistoryAndBlocks) {
   EXPECT_EQ(said[6], "/exit\n\nlast");
 }
 
+TEST_F(InferCliChat, PastedLinesAreOneMessage) {
+  Terminal t(INFER_CLI_PROGRAM, short_answers(), {"TERM=xterm"});
+  ASSERT_SHOWS(t, "> ");
+  t.type("say: \033[200~/one\r\tcaf\xc3\xa9\r\r/exit\r\033[201~");
+  ASSERT_SHOWS(t, "/exit");
+  t.type("!\r");
+  ASSERT_SHOWS(t, "\n> ");
+  t.type("\033[200~/two\r2\033[201~\r");
+  ASSERT_SHOWS(t, "\n> ");
+  t.type("/save " + path("chat.json") + "\r");
+  ASSERT_SHOWS(t, "4 messages saved");
+  t.type(kCtrlD);
+  EXPECT_EQ(t.wait_exit(), 0) << t.screen();
+  // The terminal marks pastes only while a line is edited.
+  EXPECT_GT(t.raw().rfind("\033[?2004l"), t.raw().rfind("\033[?2004h"));
+  const std::vector<std::string> said = contents("chat.json");
+  ASSERT_EQ(said.size(), 4u);
+  EXPECT_EQ(said[0], "say: /one\n\tcaf\xc3\xa9\n\n/exit!");
+  EXPECT_EQ(said[2], "/two\n2");
+}
+
+TEST_F(InferCliChat, ColoursEndWithThePrompt) {
+  const auto prompts_of = [&](const std::vector<std::string>& env) {
+    Terminal t(INFER_CLI_PROGRAM, short_answers(), env);
+    EXPECT_TRUE(t.wait_for("> ")) << t.screen();
+    t.type("a\r");
+    EXPECT_TRUE(t.wait_for("\n> ")) << t.screen();
+    t.type(kCtrlD);
+    EXPECT_EQ(t.wait_exit(), 0) << t.screen();
+    return t.raw();
+  };
+  const std::string colours = prompts_of({"TERM=xterm", "NO_COLOR="});
+  const size_t sign = colours.find("\033[1;32m>");
+  ASSERT_NE(sign, std::string::npos) << colours;
+  EXPECT_LT(colours.find("\033[0m", sign), colours.find("a\r", sign)) << colours;
+  EXPECT_GT(colours.rfind("\033[0m"), colours.rfind("\033[1;32m")) << colours;
+  EXPECT_THAT(prompts_of({"TERM=xterm", "NO_COLOR=1"}), Not(HasSubstr("32m")));
+  EXPECT_THAT(prompts_of({"TERM=dumb", "NO_COLOR="}), Not(HasSubstr("\033[")));
+}
+
+TEST_F(InferCliChat, KeysDuringAnAnswerWaitForTheNextLine) {
+  if (!fs::exists(demo_model())) GTEST_SKIP() << "no demo model (INFER_MODELS)";
+  Terminal t(INFER_CLI_PROGRAM, {"-m", demo_model().string(), "--temp", "0", "-n", "30"},
+             {"TERM=xterm"});
+  ASSERT_SHOWS(t, "> ");
+  t.type("Count from 1 to 1000. Do not stop.\r");
+  ASSERT_SHOWS(t, "stop.\n");
+  ASSERT_SHOWS(t, " ");  // the answer has begun
+  t.type("/typed ahead\r");
+  ASSERT_SHOWS(t, "\n> /typed ahead");
+  ASSERT_SHOWS(t, "unknown command /typed");
+  const std::string shown = t.screen();
+  EXPECT_EQ(shown.find("/typed ahead"), shown.rfind("/typed ahead")) << shown;
+  t.type(kCtrlD);
+  EXPECT_EQ(t.wait_exit(), 0) << t.screen();
+  EXPECT_TRUE(t.is_cooked());
+}
+
 TEST_F(InferCliChat, CtrlCTwiceLeaves) {
   const Args endless = {"-m", tiny(), "--temp", "0", "--ignore-eos", "-c", "0"};
   {
     Terminal t(INFER_CLI_PROGRAM, short_answers(), {"TERM=xterm"});
     ASSERT_SHOWS(t, "> ");
-    t.type(kCtrlC);
-    ASSERT_SHOWS(t, "again");
+    for (const char* typed : {"one", "two"}) {  // a line that is given up does not leave
+      t.type(typed);
+      ASSERT_SHOWS(t, typed);
+      t.type(kCtrlC);
+      ASSERT_SHOWS(t, "Not sent. Ctrl-C again");
+      ASSERT_SHOWS(t, "\n> ");
+    }
     t.type(kCtrlC);
     EXPECT_EQ(t.wait_exit(), 130) << t.screen();
     EXPECT_TRUE(t.is_cooked());

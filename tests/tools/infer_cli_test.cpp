@@ -266,6 +266,14 @@ TEST_F(InferCli, TextIsTheReferencesAndStopsAtStrings) {
   EXPECT_EQ(j["text"], want.substr(0, want.find("outside")));
 }
 
+TEST_F(InferCli, JsonStaysJsonWhereAStopCutsACharacter) {
+  // Only byte C3 is said, which never becomes a character: U+FFFD, or EF BF BD.
+  const auto j = run_json({"-m", tiny(), "-p", "a", "-n", "4", "-l",
+                           std::to_string(3 + 0xC3) + "+1000", "--stop", "\xbf"});
+  EXPECT_EQ(j["stop_reason"], "stop");
+  EXPECT_EQ(j["text"], "\xef\xbf\xbd");
+}
+
 TEST_F(InferCli, InterruptEndsWithWhatThereIs) {
   const auto model = models_dir() / "smollm2-135m-instruct-q4_1.gguf";
   if (!fs::exists(model)) GTEST_SKIP() << "no demo model (INFER_MODELS)";

@@ -199,6 +199,13 @@ TEST_F(MemoryFlags, PromptCache) {
   std::ofstream(file, std::ios::binary) << all.substr(0, 100);
   expect_error(cache, 1, "x.session");
   expect_error({"--prompt-cache-all"}, 2, "--prompt-cache");
+
+  // What is no file is never replaced by one, and nothing is computed for it.
+  expect_error({"--prompt-cache", folder_.string()}, 1, "is no regular file");
+  expect_error({"--prompt-cache", path("no/folder/x")}, 1, "no/folder/x");
+  fs::create_symlink("/dev/null", path("device"));
+  expect_error({"--prompt-cache", path("device")}, 1, "is no regular file");
+  EXPECT_TRUE(fs::is_symlink(path("device")));
 }
 
 }  // namespace

@@ -177,6 +177,13 @@ TEST_F(GgufWriter, NamesTheFileWhenTheSystemRefuses) {
   EXPECT_EQ(no_folder.error().code, ErrorCode::kIo);
   EXPECT_THAT(no_folder.error().message, HasSubstr(path("none/a.gguf")));
 
+  for (const char* device : {"/dev/null", "/tmp"}) {  // no device and no folder is ever replaced
+    fs::create_symlink(device, path("link"));
+    EXPECT_FALSE(Writer::create(path("link")).ok()) << device;
+    EXPECT_TRUE(fs::is_symlink(path("link"))) << device;
+    fs::remove(path("link"));
+  }
+
   // A limit on the size of files stands in for a full disk.
   auto out = Writer::create(path("a.gguf"));
   ASSERT_OK(out);

@@ -197,6 +197,13 @@ TEST_F(SessionFile, FilesThatAreNot) {
   EXPECT_FALSE(read_session((folder_ / "none").string(), binding()).ok());
   EXPECT_FALSE(read_session(folder_.string(), binding()).ok());
   EXPECT_FALSE(write_session((folder_ / "no" / "folder").string(), binding(), session(3)).ok());
+  const std::string link = (folder_ / "link").string();
+  for (const char* target : {"/dev/null", "/tmp"}) {  // no device and no folder is ever replaced
+    std::filesystem::create_symlink(target, link);
+    EXPECT_FALSE(write_session(link, binding(), session(3)).ok()) << target;
+    EXPECT_TRUE(std::filesystem::is_symlink(link)) << target;
+    std::filesystem::remove(link);
+  }
 }
 
 }  // namespace

@@ -1,12 +1,17 @@
 #include "tools/common/session_options.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 
 #include "core/base/error.h"
 
 namespace infer::tools {
+namespace fs = std::filesystem;
 
 void add_session_options(CLI::App& app, SessionOptions* o) {
   auto* path = app.add_option("--prompt-cache", o->path,
@@ -18,8 +23,21 @@ void add_session_options(CLI::App& app, SessionOptions* o) {
 
 bool has_session(const SessionOptions& o) {
   std::error_code error;
-  const auto size = std::filesystem::file_size(o.path, error);
+  const auto size = fs::file_size(o.path, error);
   return !o.path.empty() && !error && size > 0;
+}
+
+Result<void> check_session(const SessionOptions& o) {
+  if (o.path.empty()) return {};
+  std::error_code error;
+  const fs::file_status status = fs::status(o.path, error);
+  if (fs::exists(status) && !fs::is_regular_file(status))
+    return make_error(ErrorCode::kIo, "{}: is no regular file", o.path);
+  if (o.read_only) return {};
+  const fs::path folder = fs::path(o.path).parent_path();
+  if (access(folder.empty() ? "." : folder.c_str(), W_OK | X_OK) != 0)
+    return make_error(ErrorCode::kIo, "{}: {}", o.path, std::strerror(errno));
+  return {};
 }
 
 Result<void> use_session(std::string_view program, const SessionOptions& o, Engine& engine,

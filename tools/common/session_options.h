@@ -21,6 +21,9 @@ bool has_session(const SessionOptions& options);
 
 void add_session_options(CLI::App& app, SessionOptions* options);
 
+/// Before anything is computed: whether the file can be what the flags want of it.
+Result<void> check_session(const SessionOptions& options);
+
 /// Reads the session, if there is one, into request->session, and says on stderr how much of the
 /// prompt it holds. With an empty prompt the session's tokens are the prompt.
 Result<void> use_session(std::string_view program, const SessionOptions& options, Engine& engine,

@@ -75,6 +75,8 @@ Result<void> print(const std::string& text) {
   return {};
 }
 
-Result<void> print(const nlohmann::ordered_json& json) { return print(json.dump() + "\n"); }
+Result<void> print(const nlohmann::ordered_json& json) {
+  return print(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+}
 
 }  // namespace infer::tools

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -38,12 +39,10 @@ Result<std::string> first_message(const CliOptions& o) {
 Prompts make_prompts(bool is_terminal) {
   if (!is_terminal) return {};
   const char* no_color = std::getenv("NO_COLOR");
-  const char* term = std::getenv("TERM");
-  const bool plain = (no_color != nullptr && *no_color != '\0') || term == nullptr ||
-                     std::string_view(term) == "dumb";
-  // \1 begins and ends what takes no room on the screen.
-  if (plain) return {"> ", ". "};
-  return {"\1\033[1;32m\1> \1\033[0m\1", "\1\033[32m\1. \1\033[0m\1"};
+  if ((no_color != nullptr && *no_color != '\0') || is_dumb_terminal()) return {"> ", ". "};
+  // \1 begins and ends what takes no room on the screen. libedit shows it together with the
+  // character behind it: none may be the last.
+  return {"\1\033[1;32m\1>\1\033[0m\1 ", "\1\033[32m\1.\1\033[0m\1 "};
 }
 
 /// Ctrl-C: the first stops the answer, a second one before the next message leaves.
@@ -184,6 +183,7 @@ Result<Chat::Next> Chat::turn() {
 Chat::Next Chat::on_interrupt(const Message& message) {
   std::fputs("^C\n", stderr);
   const bool was_typing = message.is_block || !message.line.text.empty();
+  if (was_typing) interrupt_.reset();
   if (interrupt_.count() > 1) {
     exit_code_ = kExitInterrupted;
     return Next::kLeave;
@@ -346,7 +346,7 @@ void Chat::show_stats() const {
   std::fprintf(stderr, "%s; prompt %.1f tok/s, answer %.1f tok/s\n%s\n%s\n",
                line("last answer", last_).c_str(),
                per_second(last_.prompt_tok - last_.cached_tok, last_.prompt_us),
-               per_second(last_.predicted_tok, last_.predicted_us),
+               per_second(std::max<int64_t>(last_.predicted_tok - 1, 0), last_.predicted_us),
                line("all answers", total_).c_str(),
                fmt::format("conversation: {} messages, {} of {} tokens of context",
                            conversation_.messages().size(), n_context_, engine_.n_ctx())

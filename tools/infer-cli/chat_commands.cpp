@@ -60,7 +60,7 @@ std::string command_help() {
   for (const Row& row : kRows)
     out += fmt::format("  {:<13} {}\n", fmt::format("{} {}", row.name, row.argument), row.help);
   out +=
-      "  A line that ends in \\ goes on on the next; \"\"\" opens and closes a block of lines.\n"
+      "  A line that ends in \\ goes on on the next; \"\"\" opens and closes a block.\n"
       "  // begins a message with a slash. Ctrl-C stops an answer.\n";
   return out;
 }

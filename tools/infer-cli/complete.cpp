@@ -22,7 +22,7 @@ void print_json(const CliOptions& o, const std::vector<TokenId>& prompt, const R
   j["prompt_ids"] = prompt;
   j["timings"] = timings_json(response.timings);
   if (o.n_prompt_logprobs > 0) j["prompt_logprobs"] = logprobs_json(response.prompt_logprobs);
-  out->write(j.dump() + "\n");
+  out->write(j.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 void print_samples(const Response& response, Output* out) {

@@ -5,9 +5,12 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <clocale>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -23,6 +26,11 @@ namespace {
 constexpr size_t kMaxLineBytes = size_t{64} << 20;
 constexpr int kHistoryLines = 1000;
 constexpr std::string_view kFence = "\"\"\"";
+// Bracketed paste: the terminal marks what was not typed.
+constexpr std::string_view kPasteOn = "\033[?2004h";
+constexpr std::string_view kPasteOff = "\033[?2004l";
+constexpr const char* kPasteBegins = "\033[200~";
+constexpr std::wstring_view kPasteEnds = L"\033[201~";
 
 class PipeInput final : public LineInput {
  public:
@@ -44,7 +52,8 @@ class PipeInput final : public LineInput {
 class TerminalInput final : public LineInput {
  public:
   explicit TerminalInput(std::FILE* screen)
-      : has_modes_(tcgetattr(STDIN_FILENO, &modes_) == 0),
+      : screen_(screen),
+        has_modes_(tcgetattr(STDIN_FILENO, &modes_) == 0),
         history_(history_init()),
         edit_(el_init("infer-cli", stdin, screen, stderr)) {
     if (edit_ == nullptr || history_ == nullptr) return;
@@ -59,6 +68,9 @@ class TerminalInput final : public LineInput {
     el_set(edit_, EL_ADDFN, "infer-interrupt", "leave the line", on_interrupt);
     el_set(edit_, EL_BIND, "^C", "infer-interrupt", nullptr);
     el_set(edit_, EL_BIND, "^R", "em-inc-search-prev", nullptr);
+    el_set(edit_, EL_ADDFN, "infer-paste", "insert what was pasted", on_paste);
+    el_set(edit_, EL_BIND, kPasteBegins, "infer-paste", nullptr);
+    keep_quiet();
   }
   ~TerminalInput() override {
     if (edit_ != nullptr) el_end(edit_);
@@ -75,8 +87,11 @@ class TerminalInput final : public LineInput {
     prompt_ = prompt;
     interrupted_ = false;
     make_interrupt_a_key();
+    mark_pastes(true);
     int n = 0;
     const char* typed = el_gets(edit_, &n);
+    mark_pastes(false);
+    keep_quiet();
     if (interrupted_) return Line{Line::Kind::kInterrupt, std::move(typed_)};
     if (typed == nullptr || n <= 0) return Line{Line::Kind::kEnd, {}};
     Line line{Line::Kind::kText, std::string(typed, static_cast<size_t>(n))};
@@ -87,6 +102,7 @@ class TerminalInput final : public LineInput {
   }
 
   void restore_terminal() override {
+    if (marks_pastes_) mark_pastes(false);
     if (has_modes_) tcsetattr(STDIN_FILENO, TCSADRAIN, &modes_);
   }
 
@@ -100,6 +116,23 @@ class TerminalInput final : public LineInput {
     modes.c_cc[VINTR] = _POSIX_VDISABLE;
     tcsetattr(STDIN_FILENO, TCSADRAIN, &modes);
   }
+  /// Between two lines: keys wait for the next one instead of showing up within the answer. Ctrl-C
+  /// and Ctrl-Z stay signals.
+  void keep_quiet() {
+    if (!has_modes_) return;
+    termios modes = modes_;
+    modes.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO);
+    modes.c_cc[VMIN] = 1;
+    modes.c_cc[VTIME] = 0;
+    tcsetattr(STDIN_FILENO, TCSADRAIN, &modes);
+  }
+  void mark_pastes(bool on) {
+    if (is_dumb_terminal()) return;
+    marks_pastes_ = on;
+    const std::string_view text = on ? kPasteOn : kPasteOff;
+    std::fflush(screen_);
+    (void)!write(fileno(screen_), text.data(), text.size());
+  }
   static TerminalInput& self(EditLine* edit) {
     void* data = nullptr;
     el_get(edit, EL_CLIENTDATA, &data);
@@ -111,9 +144,26 @@ class TerminalInput final : public LineInput {
     const LineInfo* line = el_line(edit);
     input.typed_.assign(line->buffer, line->lastchar);
     input.interrupted_ = true;
+    // What is printed next goes below the whole line.
+    el_cursor(edit, static_cast<int>(line->lastchar - line->cursor));
+    el_set(edit, EL_REFRESH);
     return CC_EOF;
   }
+  /// Lines that are pasted are lines of one message: nothing is sent before a person presses Enter.
+  static unsigned char on_paste(EditLine* edit, int) {
+    std::wstring text;
+    wchar_t c = 0;
+    while (!text.ends_with(kPasteEnds) && text.size() < kMaxLineBytes / sizeof(wchar_t) &&
+           el_wgetc(edit, &c) == 1) {
+      text += c == L'\r' ? L'\n' : c;
+    }
+    if (text.ends_with(kPasteEnds)) text.resize(text.size() - kPasteEnds.size());
+    while (text.ends_with(L'\n')) text.pop_back();
+    return el_winsertstr(edit, text.c_str()) == 0 || text.empty() ? CC_REFRESH : CC_ERROR;
+  }
 
+  std::FILE* screen_;
+  std::atomic<bool> marks_pastes_ = false;
   termios modes_{};
   bool has_modes_;
   History* history_;
@@ -147,6 +197,11 @@ Result<Message> read_block(LineInput& input, const std::string& more, std::strin
 
 }  // namespace
 
+bool is_dumb_terminal() {
+  const char* term = std::getenv("TERM");
+  return term == nullptr || *term == '\0' || std::string_view(term) == "dumb";
+}
+
 std::unique_ptr<LineInput> LineInput::open(std::FILE* screen) {
   std::setlocale(LC_CTYPE, "");
   if (std::strcmp(nl_langinfo(CODESET), "UTF-8") != 0) std::setlocale(LC_CTYPE, "C.UTF-8");
@@ -163,7 +218,7 @@ Result<Message> read_message(LineInput& input, const Prompts& prompts) {
   if (line.text.starts_with(kFence))
     return read_block(input, prompts.more, line.text.substr(kFence.size()));
   std::string all;
-  bool is_block = false;
+  bool is_block = line.text.find('\n') != std::string::npos;
   while (goes_on(line.text)) {
     is_block = true;
     line.text.back() = '\n';

@@ -34,12 +34,15 @@ class LineInput {
   virtual bool is_terminal() const { return false; }
 };
 
+/// Whether TERM names a terminal without colours and other escape sequences, or none.
+bool is_dumb_terminal();
+
 struct Prompts {
   std::string first, more;
 };
 /// One message of one or more lines: a line that ends in an odd number of backslashes goes on on
-/// the next; """ opens a block of lines that the next """ closes. `is_block` tells that it was one
-/// of those, which is never a command.
+/// the next; """ opens a block of lines that the next """ closes; lines may be pasted. `is_block`
+/// tells that it was one of those, which is never a command.
 struct Message {
   Line line;
   bool is_block = false;

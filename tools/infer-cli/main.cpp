@@ -60,11 +60,14 @@ int run_conversation(const CliOptions& o, Engine& engine, Interrupts& interrupts
 /// A conversation was asked for, or a person sits there who has given nothing to complete.
 bool wants_conversation(const CliOptions& o, const Engine& engine) {
   if (o.asks_conversation()) return true;
-  if (o.no_cnv || o.has_prompt() || o.json || o.print_prompt) return false;
+  if (o.no_cnv || o.has_prompt() || o.json || o.print_prompt || !o.session.path.empty())
+    return false;
   return isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0 && has_chat_template(o, engine);
 }
 
 int run(const CliOptions& o) {
+  if (const Result<void> session = check_session(o.session); !session.ok())
+    return report_error(kProgram, session.error());
   Interrupts interrupts;
   const Result<LoadedModel> loaded = load_model(kProgram, o.model);
   if (!loaded.ok()) return report_error(kProgram, loaded.error());

@@ -41,6 +41,7 @@ void add_batch_options(CLI::App& app, CliOptions* o) {
       "answer many prompts: a file of JSON lines {id, prompt | prompt_ids | messages, max_tokens, "
       "temperature, top_k, top_p, min_p, seed, stop, ignore_eos}; -: standard input");
   app.add_option("--out", o->out, "where a batch's results go, as JSON lines; -: standard output")
+      ->type_name("FILE")
       ->needs(batch);
   app.add_option("--max-seqs", o->max_seqs,
                  "sequences computed at the same time; 0: 8 for a batch, else up to 8 of -np")
@@ -70,6 +71,8 @@ Result<void> check(const CliOptions& o) {
   const bool chats = o.asks_conversation() && !o.print_prompt && !(o.single_turn && o.has_prompt());
   if (chats && (o.json || o.n_parallel > 1))
     return invalid("--json and --parallel need --single-turn and -p or -f in a conversation");
+  if ((o.batch && o.batch->empty()) || o.out.empty())
+    return invalid("--batch and --out need a file's name, or - for standard input and output");
   return text::validate(o.sampling.params);
 }
 

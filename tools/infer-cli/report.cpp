@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 
 #include <fmt/format.h>
 
@@ -74,16 +75,18 @@ double per_second(int64_t n, double us) { return us > 0 ? static_cast<double>(n)
 
 std::string timings_line(const Response& response) {
   const Timings& t = response.timings;
+  // The first token of each sample takes no time of its own.
+  const int64_t n_timed = t.predicted_tok - std::ssize(response.samples);
   std::string ends;
   for (const Completion& c : response.samples) {
     if (!ends.empty()) ends += ", ";
     ends += name_of(c.stop_reason);
   }
   return fmt::format(
-      "prompt: {} tokens ({} cached), {:.1f} tok/s; generated: {} tokens, {:.1f} tok/s; ended by: "
-      "{}",
+      "prompt: {} tokens ({} cached), {:.1f} tok/s; generated: {} tokens{}; ended by: {}",
       t.prompt_tok, t.cached_tok, per_second(t.prompt_tok - t.cached_tok, t.prompt_us),
-      t.predicted_tok, per_second(t.predicted_tok, t.predicted_us), ends);
+      t.predicted_tok,
+      n_timed > 0 ? fmt::format(", {:.1f} tok/s", per_second(n_timed, t.predicted_us)) : "", ends);
 }
 
 void print_report(const Output& out, const std::string& line) {

@@ -48,7 +48,8 @@ FlagDoc describe_option(const CLI::Option& option) {
   read_type(option.get_type_name(), &flag);
   flag.default_value = option.get_default_str();
   flag.repeats = option.get_multi_option_policy() == CLI::MultiOptionPolicy::TakeAll;
-  flag.is_file = option.get_positional() || (flag.value == "TEXT" && mentions_file(flag.help));
+  flag.is_file = option.get_positional() || flag.value.starts_with("FILE") ||
+                 (flag.value == "TEXT" && mentions_file(flag.help));
   return flag;
 }
 
