@@ -208,8 +208,9 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
                                                const EngineOptions& options,
                                                std::span<runtime::Backend* const> backends) try {
   INFER_ASSIGN(const EngineOptions o, resolve(options, *model));
-  INFER_ASSIGN(graph::Graph built,
-               model->build_graph({.unfused = o.unfused, .adapters = o.adapters}));
+  INFER_ASSIGN(
+      graph::Graph built,
+      model->build_graph({.unfused = o.unfused, .n_ctx = o.n_ctx, .adapters = o.adapters}));
   INFER_TRY(check_cache_types(built, o));
   internal::EngineParts parts;
   auto graph = std::make_unique<const graph::Graph>(std::move(built));
