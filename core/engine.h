@@ -51,7 +51,7 @@ struct EngineOptions {
   int64_t kv_mem_bytes = 0;    ///< limit of the cache pools; 0: max_seqs * n_ctx tokens
   DType type_k = DType::kF16;  ///< f32, f16, q8_0 or q4_0 (these need head_dim % 32 == 0)
   DType type_v = DType::kF16;
-  bool precise = false;  ///< f32 activations, and f32 for K and V of type f16
+  bool precise = false;  ///< f32 activations; for results as the reference's, f32 K and V as well
   bool unfused = false;  ///< reference composition instead of fused ops
   bool prefix_cache = true;
   /// Adapters that requests may use; up to model::kMaxAdapters.

@@ -142,7 +142,6 @@ Result<EngineOptions> resolve(const EngineOptions& options, const model::Model& 
   o.max_seqs = static_cast<int>(std::min<int64_t>(o.max_seqs, o.n_batch));
   if (const int64_t n_pos = model.hparams().n_pos; n_pos > 0) o.n_ctx = std::min(o.n_ctx, n_pos);
   for (DType* type : {&o.type_k, &o.type_v}) {
-    if (o.precise && *type == DType::kF16) *type = DType::kF32;
     if (*type != DType::kF16 && *type != DType::kF32 && *type != DType::kQ8_0 &&
         *type != DType::kQ4_0)
       return make_error(kCode, "K/V type '{}': known are f16, f32, q8_0, q4_0", name_of(*type));
@@ -208,8 +207,9 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
                                                const EngineOptions& options,
                                                std::span<runtime::Backend* const> backends) try {
   INFER_ASSIGN(const EngineOptions o, resolve(options, *model));
-  INFER_ASSIGN(graph::Graph built,
-               model->build_graph({.unfused = o.unfused, .adapters = o.adapters}));
+  INFER_ASSIGN(
+      graph::Graph built,
+      model->build_graph({.unfused = o.unfused, .n_ctx = o.n_ctx, .adapters = o.adapters}));
   INFER_TRY(check_cache_types(built, o));
   internal::EngineParts parts;
   auto graph = std::make_unique<const graph::Graph>(std::move(built));

@@ -30,6 +30,7 @@ Result<const SessionBinding*> EngineImpl::binding() const {
   std::call_once(bound_, [&] {
     binding_.model_hash = gguf::content_hash(parts_.model->file());
     binding_.precise = options_.precise;
+    binding_.long_rope = parts_.model->hparams().takes_long_ropes(options_.n_ctx);
     binding_.type_k = options_.type_k;
     binding_.type_v = options_.type_v;
     binding_.n_vocab = limits_.n_vocab;

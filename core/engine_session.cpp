@@ -24,6 +24,7 @@ namespace {
 constexpr char kMagic[8] = {'I', 'N', 'F', 'E', 'R', 'S', 'E', 'S'};
 constexpr uint32_t kVersion = 1;
 constexpr uint32_t kPrecise = 1;
+constexpr uint32_t kLongRope = 2;
 constexpr uint64_t kMaxTokens = uint64_t{1} << 24;
 
 struct Header {
@@ -166,10 +167,14 @@ Result<void> check_header(const Input& in, const Header& h, const SessionBinding
     return in.bad(kOther, "session of another model (hash {:016x}, this one's is {:016x})",
                   h.model_hash, b.model_hash);
   }
-  if ((h.flags & ~kPrecise) != 0 || h.zero != 0)
+  if ((h.flags & ~(kPrecise | kLongRope)) != 0 || h.zero != 0)
     return in.bad(ErrorCode::kCorrupt, "session with flags {:x}, {:x}", h.flags, h.zero);
   if (((h.flags & kPrecise) != 0) != b.precise) {
     return in.bad(kOther, "session of a run {} --precise", b.precise ? "without" : "with");
+  }
+  if (((h.flags & kLongRope) != 0) != b.long_rope) {
+    return in.bad(kOther, "session of a run with {} context: other rotary factors",
+                  b.long_rope ? "less" : "more");
   }
   const auto check_type = [&](const char* what, uint32_t id, DType want) -> Result<void> {
     const auto type = dtype_from_gguf_id(id);
@@ -272,7 +277,7 @@ Result<void> write_session(const std::string& path, const SessionBinding& bindin
   Header h{};
   std::memcpy(h.magic, kMagic, sizeof(kMagic));
   h.version = kVersion;
-  h.flags = binding.precise ? kPrecise : 0;
+  h.flags = (binding.precise ? kPrecise : 0) | (binding.long_rope ? kLongRope : 0);
   h.model_hash = binding.model_hash;
   h.adapter_hash = session.adapter_hash;
   h.type_k = quant_type(binding.type_k).gguf_id;

@@ -20,6 +20,7 @@ namespace infer {
 struct SessionBinding {
   uint64_t model_hash = 0;  ///< gguf::content_hash
   bool precise = false;
+  bool long_rope = false;  ///< model::Hparams::long_ropes are in use
   DType type_k = DType::kF16, type_v = DType::kF16;
   struct Layer {
     int64_t n_kv_head = 0, head_dim = 0, head_dim_v = 0;
@@ -49,10 +50,11 @@ struct Session {
 int64_t session_row_bytes(DType type, int64_t n_kv_head, int64_t head_dim);
 /// Writes through a temporary file beside it and a rename. Errors: kIo naming the file.
 ///
-/// Format, little endian, no padding: magic "INFERSES", u32 version = 1, u32 flags (1: precise),
-/// u64 model hash, u64 adapter hash, u32 type_k, u32 type_v (GGUF's type ids), u32 layers, u32 0,
-/// u64 tokens; i32 per token; per layer u32 n_kv_head, head_dim, head_dim_v, first token, then rows
-/// of K, then rows of V; u32 CRC-32C of everything before it.
+/// Format, little endian, no padding: magic "INFERSES", u32 version = 1, u32 flags (1: precise, 2:
+/// rotary factors of long contexts), u64 model hash, u64 adapter hash, u32 type_k, u32 type_v
+/// (GGUF's type ids), u32 layers, u32 0, u64 tokens; i32 per token; per layer u32 n_kv_head,
+/// head_dim, head_dim_v, first token, then rows of K, then rows of V; u32 CRC-32C of everything
+/// before it.
 Result<void> write_session(const std::string& path, const SessionBinding& binding,
                            const Session& session);
 

@@ -24,6 +24,7 @@ class Adapter;
 
 struct BuildOptions {
   bool unfused = false;  ///< reference composition, the oracle of the fused ops
+  int64_t n_ctx = 0;     ///< tokens a sequence may have; chooses between Hparams' ropes
   /// Row mixes name them by their place here. Errors name the tensor that cannot be added to.
   std::span<const std::shared_ptr<const Adapter>> adapters = {};
 };

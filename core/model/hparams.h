@@ -38,6 +38,13 @@ struct Hparams {
   bool expert_weights_norm = true;          ///< the weights of the used experts sum to 1
   std::vector<LayerHparams> layers;         ///< [n_layer]
   std::vector<graph::Rope> ropes;
+  /// In place of `ropes` where a sequence may have more than n_ctx_orig tokens; empty: no such
+  /// thing.
+  std::vector<graph::Rope> long_ropes;
+  int64_t n_ctx_orig = 0;  ///< context of the first training; set with long_ropes
+
+  /// Whether an engine of `n_ctx` tokens a sequence takes long_ropes.
+  bool takes_long_ropes(int64_t n_ctx) const { return !long_ropes.empty() && n_ctx > n_ctx_orig; }
 
   const LayerHparams& at(int il) const { return layers[static_cast<size_t>(il)]; }
   int64_t n_head(int il) const { return at(il).n_head; }

@@ -8,6 +8,7 @@
 #include "core/base/error.h"
 #include "core/base/quant_types.h"
 #include "core/model/adapter.h"
+#include "core/model/rope.h"
 
 namespace infer::model {
 namespace {
@@ -42,9 +43,14 @@ Result<void> check_tensors(const gguf::Reader& file, const std::vector<TensorSpe
 }
 
 /// A tensor nobody reads means an architecture that only looks like the one it names.
-Result<void> check_no_others(const gguf::Reader& file, const std::vector<TensorSpec>& specs) {
+Result<void> check_no_others(const gguf::Reader& file, const std::vector<TensorSpec>& specs,
+                             const Hparams& hp) {
   std::unordered_map<std::string_view, bool> known;
   for (const TensorSpec& spec : specs) known.emplace(spec.name, true);
+  if (!hp.long_ropes.empty()) {
+    known.emplace(kShortFactors, true);
+    known.emplace(kLongFactors, true);
+  }
   for (const gguf::TensorInfo& t : file.tensors()) {
     if (known.contains(t.name) || t.name == "rope_freqs.weight" ||
         t.name.ends_with(".rotary_emb.inv_freq"))
@@ -98,7 +104,7 @@ Result<std::shared_ptr<const Model>> Model::load(std::shared_ptr<const gguf::Rea
   INFER_ASSIGN(model->hp_, model->arch_->read_hparams(*file));
   const std::vector<TensorSpec> specs = model->arch_->tensors(model->hp_);
   INFER_TRY(check_tensors(*file, specs));
-  INFER_TRY(check_no_others(*file, specs));
+  INFER_TRY(check_no_others(*file, specs, model->hp_));
   INFER_ASSIGN(model->tokenizer_, text::Tokenizer::load(*file));
   if (model->tokenizer_->n_vocab() > model->hp_.n_vocab) {
     return make_error(
@@ -135,7 +141,7 @@ Result<graph::Graph> Model::build_graph(const BuildOptions& options) const {
   g.arch = hp_.arch;
   g.n_embd = hp_.n_embd;
   g.n_vocab = hp_.n_vocab;
-  g.ropes = hp_.ropes;
+  g.ropes = hp_.takes_long_ropes(options.n_ctx) ? hp_.long_ropes : hp_.ropes;
   std::unordered_map<std::string, TensorView> tensors;
   for (const gguf::TensorInfo& t : file_->tensors()) tensors.emplace(std::string(t.name), t.view);
   graph::Builder builder(&g, std::move(tensors), options.unfused);

@@ -62,7 +62,7 @@ struct KvRange {
 };
 
 struct CompileOptions {
-  bool precise = false;  ///< f32 activations; the caller also chooses f32 K and V
+  bool precise = false;  ///< f32 activations; K and V are as their types say
   DType type_k = DType::kF16;
   DType type_v = DType::kF16;
   int64_t n_ctx = 0;                     ///< tokens one sequence may have

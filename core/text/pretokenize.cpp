@@ -26,9 +26,32 @@ constexpr std::string_view kDigits = R"(\p{N}+)";
 constexpr std::string_view kThreeDigits = "[0-9][0-9][0-9]";
 constexpr std::string_view kPunctuation = R"([\p{P}$+<=>^~|]+)";
 constexpr std::string_view kPunctuationTick = R"([\p{P}$+<=>^~|`]+)";
+// Everything but spaces, brackets, the bar and the ends of sentences in six scripts.
+constexpr std::string_view kBloom =
+    R"( ?[^(\s|.,!?\x{2026}\x{3002}\x{ff0c}\x{3001}\x{964}\x{6d4}\x{60c})]+)";
+// Words begin anew where a capital follows a small letter.
+constexpr std::string_view kTekken =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|)"
+    R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kGpt4o =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
+    R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|)"
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
+    R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|)"
+    R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kSeedCoder =
+    R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
+    R"( ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kLineEnd = R"([\r\n])";
+constexpr std::string_view kSpaceLetters = R"(\s?\p{L}+)";
+constexpr std::string_view kSpacePunctuation = R"(\s?\p{P}+)";
+// Chinese and Hangul, with all that lies between U+0800 and U+4E00: the range is as published.
+constexpr std::string_view kCjk = R"([\x{4e00}-\x{9fa5}\x{800}-\x{4e00}\x{ac00}-\x{d7ff}]+)";
 
-// Names, patterns and defaults as llama.cpp assigns them (src/llama-vocab.cpp). Names that share a
-// row's behaviour exactly are listed; a name whose patterns differ in any way is not supported.
+// Names and defaults as llama.cpp assigns them (src/llama-vocab.cpp); where its pattern only comes
+// near that of the model's tokenizer.json (tekken, gpt-4o), the latter. Names that share a row's
+// behaviour exactly are listed; a name whose patterns differ in any way is not supported.
 // "gpt-neox" is ours: GPT-2's pattern after NFC, as that model's tokenizer.json says.
 constexpr PreTokenizerDef kDefs[] = {
     {.name = "default", .patterns = {kPunctuation, kGpt2, kDigits, kThreeDigits}},
@@ -51,6 +74,7 @@ constexpr PreTokenizerDef kDefs[] = {
     {.name = "codeshell", .patterns = {kDigit, kGpt2}},
     {.name = "exaone", .patterns = {kDigit, kGpt2}},
     {.name = "minerva-7b", .patterns = {kDigit, kGpt2}},
+    {.name = "mellum2", .patterns = {kDigit, kGpt2}},
     {.name = "llama-bpe", .patterns = {kLlama3}, .ignore_merges = true, .add_bos = true},
     {.name = "llama3", .patterns = {kLlama3}, .ignore_merges = true, .add_bos = true},
     {.name = "llama-v3", .patterns = {kLlama3}, .ignore_merges = true, .add_bos = true},
@@ -71,7 +95,20 @@ constexpr PreTokenizerDef kDefs[] = {
     {.name = "solar-open", .patterns = {kQwen2}},
     {.name = "grok-2", .patterns = {kQwen2}},
     {.name = "kormo", .patterns = {kQwen2}},
+    {.name = "f2llmv2", .patterns = {kQwen2}},
     {.name = "falcon", .patterns = {kPunctuationTick, kGpt2, kThreeDigits}},
+    {.name = "bloom", .patterns = {kBloom}},
+    {.name = "gpt3-finnish", .patterns = {kBloom}},
+    {.name = "poro-chat", .patterns = {kBloom}},
+    {.name = "viking", .patterns = {kBloom, kDigit}},
+    {.name = "tekken", .patterns = {kTekken}, .ignore_merges = true, .add_bos = true},
+    {.name = "gpt-4o", .patterns = {kGpt4o}},
+    {.name = "llama4", .patterns = {kGpt4o}},
+    {.name = "kanana2", .patterns = {kGpt4o}},
+    {.name = "talkie", .patterns = {kGpt4o}},
+    {.name = "seed-coder", .patterns = {kSeedCoder}},
+    {.name = "deepseek-coder",
+     .patterns = {kLineEnd, kSpaceLetters, kSpacePunctuation, kCjk, kDigit}},
 };
 
 // Unicode's White_Space. PCRE2's own \s adds U+180E, which has not been a space since Unicode 6.3.

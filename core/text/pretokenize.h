@@ -14,7 +14,7 @@ namespace infer::text {
 /// How one `tokenizer.ggml.pre` cuts a text into words.
 struct PreTokenizerDef {
   std::string_view name;
-  std::array<std::string_view, 4>
+  std::array<std::string_view, 6>
       patterns;  ///< applied one after the other, each to the parts left by the one before
   bool ignore_merges = false;  ///< a word that is a token stays whole, whatever the merges say
   bool add_bos = false;        ///< default when the file does not say

@@ -13,6 +13,7 @@
 #include "tests/support/model_fixture.h"
 #include "tests/support/safetensors.h"
 #include "tests/support/test_env.h"
+#include "tests/support/tokenizer_files.h"
 
 /// Real weights: SmolLM2-135M-Instruct Q4_1 against `transformers` on the dequantised weights.
 namespace infer::test {
@@ -110,17 +111,23 @@ class SmolLm2 : public ::testing::Test {
     return sum;
   }
 
-  /// The beginning of a prompt of some pages.
-  std::vector<TokenId> long_text() const {
+  std::string prompt_text(const std::string& id) const {
     std::ifstream lines(shared_dir() / "data/prompts/prompts.jsonl");
     std::string line;
-    while (std::getline(lines, line) && line.find("\"long-continue-01\"") == std::string::npos) {
+    while (std::getline(lines, line) && line.find('"' + id + '"') == std::string::npos) {
     }
     const auto prompt = nlohmann::json::parse(line, nullptr, false);
-    std::vector<TokenId> ids =
-        must(model_->tokenizer().encode(prompt.at("prompt").get<std::string>()));
-    ids.resize(static_cast<size_t>(scaled(384, 48)));
+    return prompt.at("prompt").get<std::string>();
+  }
+  std::vector<TokenId> beginning(const std::string& text, int64_t n_tok) const {
+    std::vector<TokenId> ids = must(model_->tokenizer().encode(text));
+    if (static_cast<int64_t>(ids.size()) < n_tok) throw std::runtime_error("the text is short");
+    ids.resize(static_cast<size_t>(n_tok));
     return ids;
+  }
+  /// The beginning of a prompt of some pages.
+  std::vector<TokenId> long_text() const {
+    return beginning(prompt_text("long-continue-01"), scaled(384, 48));
   }
 
   std::vector<float> logits_of(const EngineOptions& options, std::span<const TokenId> ids) const {
@@ -207,27 +214,42 @@ TEST_F(SmolLm2, DefaultModeIsCloseToPrecise) {
   EXPECT_TRUE(d.same_top > 0.95) << d.same_top;
 }
 
-/// A quantised cache against one of f32 (which f16 equals to five digits), with f32 activations:
-/// in the default mode any change of K or V, however small, moves roundings of activations to 8
-/// bits, and these alone make a divergence of 0.0036 (f32 against f16; printed).
+/// A quantised cache against one of f16, with f32 activations: in the default mode any change of K
+/// or V, however small, moves roundings of activations to 8 bits, and these alone make a divergence
+/// of 0.003 to 0.0045 (f32 against f16, docs/benchmarks.md), more than q8_0 is allowed.
 TEST_F(SmolLm2, QuantisedCacheIsCloseToF16) {
-  const std::vector<TokenId> ids = long_text();
-  EngineOptions options = precise_options();
-  options.n_ctx = 512;
-  const std::vector<float> want = logits_of(options, ids);
+  if (kSanitized)
+    GTEST_SKIP() << "some minutes under a sanitizer; the kernels have their own tests";
+  std::string chat;
+  for (const char* id : {"medium-code-review", "medium-math", "medium-chat"})
+    chat += "<|im_start|>user\n" + prompt_text(id) + "<|im_end|>\n<|im_start|>assistant\n";
+  const std::string wiki =
+      must(read_text(shared_dir() / "data/wikitext-2/wiki.test.raw.gz")).substr(0, 8000);
+  struct Text {
+    const char* name;
+    std::vector<TokenId> ids;
+  };
   struct Case {
     DType k, v;
     double bound;
   };
-  for (const Case& c :
-       {Case{DType::kQ8_0, DType::kQ8_0, 0.002}, Case{DType::kQ8_0, DType::kQ4_0, 0.03},
-        Case{DType::kQ4_0, DType::kQ4_0, 0.03}}) {
-    options.type_k = c.k;
-    options.type_v = c.v;
-    const Divergence d = divergence(want, logits_of(options, ids));
-    fmt::print("[ measured ] K/V {}/{} against f32: mean KLD {:.5f}, same best token {:.2f} %\n",
-               name_of(c.k), name_of(c.v), d.kld, 100.0 * d.same_top);
-    EXPECT_TRUE(d.kld <= c.bound) << d.kld;
+  for (const Text& text : {Text{"WikiText-2", beginning(wiki, 384)},
+                           Text{"chat", beginning(chat, 384)}, Text{"story", long_text()}}) {
+    EngineOptions options = precise_options();
+    options.n_ctx = 512;
+    options.type_k = options.type_v = DType::kF16;
+    const std::vector<float> want = logits_of(options, text.ids);
+    for (const Case& c :
+         {Case{DType::kF32, DType::kF32, 1e-4}, Case{DType::kQ8_0, DType::kQ8_0, 0.002},
+          Case{DType::kQ4_0, DType::kQ4_0, 0.03}}) {
+      options.type_k = c.k;
+      options.type_v = c.v;
+      const Divergence d = divergence(want, logits_of(options, text.ids));
+      fmt::print(
+          "[ measured ] {}: K/V {}/{} against f16: mean KLD {:.5f}, same best token {:.2f} %\n",
+          text.name, name_of(c.k), name_of(c.v), d.kld, 100.0 * d.same_top);
+      EXPECT_TRUE(d.kld <= c.bound) << text.name << ": " << d.kld;
+    }
   }
 }
 

@@ -103,6 +103,11 @@ TEST_F(InferCli, HelpAndUsage) {
                "--cache-type-k = q5_1: known are f16, f32, q8_0, q4_0");
   expect_error(run({"-m", tiny(), "-p", "a", "--cache-type-v", "q4_0"}), 1,
                "--cache-type-v q4_0: needs heads of a multiple of 32");
+  // f32 K and V come with --precise, unless they are asked for otherwise.
+  EXPECT_THAT(run({"-m", tiny(), "-p", "a", "-n", "1"}).err, HasSubstr("(f16/f16)"));
+  EXPECT_THAT(run({"-m", tiny(), "-p", "a", "-n", "1", "--precise"}).err, HasSubstr("(f32/f32)"));
+  EXPECT_THAT(run({"-m", tiny(), "-p", "a", "-n", "1", "--precise", "--cache-type-k", "f16"}).err,
+              HasSubstr("(f16/f32)"));
   expect_error(run({"-m", tiny(), "-p", "a", "--logprobs", "3"}), 2, "--json");
   expect_error(run({"-m", tiny(), "-p", "a", "-f", "b"}), 2, "");
 }

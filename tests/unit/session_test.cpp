@@ -128,6 +128,7 @@ TEST_F(SessionFile, OfAnotherRun) {
   };
   refuse(bytes, other([](SessionBinding& b) { ++b.model_hash; }), "another model");
   refuse(bytes, other([](SessionBinding& b) { b.precise = true; }), "--precise");
+  refuse(bytes, other([](SessionBinding& b) { b.long_rope = true; }), "less context");
   refuse(bytes, other([](SessionBinding& b) { b.type_k = DType::kQ8_0; }), "K of type f16");
   refuse(bytes, other([](SessionBinding& b) { b.type_v = DType::kF16; }), "V of type f32");
   refuse(bytes, other([](SessionBinding& b) { b.layers.pop_back(); }), "layers");
@@ -156,7 +157,8 @@ TEST_F(SessionFile, SpoiltOnPurpose) {
   EXPECT_TRUE(parse_session(good, "good", b).ok());
   refuse(with(good, 0, 'X'), b, "no session file");
   refuse(with(good, 8, uint32_t{2}), b, "version 2");
-  refuse(with(good, 12, uint32_t{2}), b, "flags");
+  refuse(with(good, 12, uint32_t{2}), b, "more context");
+  refuse(with(good, 12, uint32_t{4}), b, "flags");
   refuse(with(good, 32, uint32_t{999}), b, "type");
   refuse(with(good, 40, uint32_t{0xffffffffu}), b, "layers");
   refuse(with(good, 44, uint32_t{1}), b, "flags");

@@ -1,8 +1,10 @@
+#include <fstream>
 #include <string>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "core/text/pretokenize.h"
 #include "core/text/unicode.h"
@@ -66,6 +68,47 @@ TEST(PreTokenize, FalconAndDefault) {
   EXPECT_THAT(words("default", "a `b` 12345"), ElementsAre("a", " `", "b", "`", " ", "123", "45"));
 }
 
+TEST(PreTokenize, BloomAndViking) {
+  // A space goes with the word after it, marks and brackets stand together.
+  EXPECT_THAT(words("bloom", "Don't (stop), 12:30  now.\n"),
+              ElementsAre("Don't", " (", "stop", "),", " 12:30", " ", " now", ".\n"));
+  EXPECT_THAT(words("bloom", "a\u3002b\uff0cc\u0964 d\u2026"),
+              ElementsAre("a", "\u3002", "b", "\uff0c", "c", "\u0964", " d", "\u2026"));
+  EXPECT_THAT(words("viking", "in 1984,"), ElementsAre("in", " ", "1", "9", "8", "4", ","));
+  EXPECT_THAT(words("gpt3-finnish", "x-y z"), ElementsAre("x-y", " z"));
+  EXPECT_THAT(words("poro-chat", "x-y z"), ElementsAre("x-y", " z"));
+}
+
+TEST(PreTokenize, CapitalsBeginWords) {
+  EXPECT_THAT(words("tekken", "HTTPServer isn't 12/\n"),
+              ElementsAre("HTTPServer", " isn", "'t", " ", "1", "2", "/\n"));
+  EXPECT_THAT(words("gpt-4o", "camelCase isn't 1234"),
+              ElementsAre("camel", "Case", " isn't", " ", "123", "4"));
+}
+
+TEST(PreTokenize, DeepseekCoder) {
+  EXPECT_THAT(words("deepseek-coder", "a b!! 12\n\u6f22\u5b57"),
+              ElementsAre("a", " b", "!!", " ", "1", "2", "\n", "\u6f22\u5b57"));
+}
+
+/// tests/data/make_pretokenize.py: the models' own patterns in Hugging Face `tokenizers`.
+TEST(PreTokenize, AgreesWithTokenizers) {
+  std::ifstream in("tests/data/pretokenize.json", std::ios::binary);
+  const auto stored = nlohmann::json::parse(in, nullptr, false);
+  ASSERT_TRUE(stored.is_object());
+  const auto texts = stored.at("texts").get<std::vector<std::string>>();
+  ASSERT_GT(texts.size(), 80u);
+  ASSERT_EQ(stored.at("words").size(), 10u);
+  for (const auto& [name, rows] : stored.at("words").items()) {
+    ASSERT_EQ(rows.size(), texts.size()) << name;
+    for (size_t i = 0; i < texts.size(); ++i) {
+      std::vector<size_t> lengths;
+      for (const std::string& word : words(name, texts[i])) lengths.push_back(word.size());
+      EXPECT_EQ(lengths, rows[i].get<std::vector<size_t>>()) << name << ": " << texts[i];
+    }
+  }
+}
+
 TEST(PreTokenize, SpacesAreUnicodes) {
   EXPECT_THAT(words("gpt-2", "a\u00a0\u3000b"), ElementsAre("a", "\u00a0", "\u3000", "b"));
   EXPECT_THAT(words("gpt-2", "a\u0085\u0085b"), ElementsAre("a", "\u0085", "\u0085", "b"));
@@ -76,6 +119,14 @@ TEST(PreTokenize, SpacesAreUnicodes) {
 
 TEST(PreTokenize, LongRunsStayWithinTheLimits) {
   const size_t n = size_t{1} << 20;
+  for (const std::string_view name :
+       {"bloom", "viking", "tekken", "gpt-4o", "seed-coder", "deepseek-coder"}) {
+    for (const char c : {'a', 'A', ' ', '\n', '.'}) {
+      size_t n_bytes = 0;
+      for (const std::string& word : words(name, std::string(n, c) + "b")) n_bytes += word.size();
+      EXPECT_EQ(n_bytes, n + 1) << name;
+    }
+  }
   for (const std::string_view name :
        {"gpt-2", "smollm", "llama-bpe", "qwen2", "falcon", "default"}) {
     EXPECT_THAT(words(name, std::string(n, 'a')), ElementsAre(std::string(n, 'a'))) << name;

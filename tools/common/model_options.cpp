@@ -49,7 +49,8 @@ Result<std::string> model_path(const ModelOptions& options) {
                     "no model: give one with -m, or run ./demo, which fetches '{}'", path);
 }
 
-Result<DType> kv_dtype(const char* flag, const std::string& name) {
+Result<DType> kv_dtype(const char* flag, const std::string& name, bool precise) {
+  if (name.empty()) return precise ? DType::kF32 : DType::kF16;
   const auto type = dtype_from_name(name);
   for (const DType known : {DType::kF16, DType::kF32, DType::kQ8_0, DType::kQ4_0}) {
     if (type == known) return known;
@@ -120,11 +121,11 @@ void add_model_options(CLI::App& app, ModelOptions* o) {
   app.add_option("--isa", o->isa,
                  "CPU level: generic, avx2, avx512; default: the best but avx512, which is new");
   app.add_option("--cache-type-k", o->type_k,
-                 "type of the K cache: f16, f32, q8_0, q4_0 (also -ctk)")
-      ->capture_default_str();
+                 "type of the K cache: f16, f32, q8_0, q4_0; default: f16, with --precise f32 "
+                 "(also -ctk)");
   app.add_option("--cache-type-v", o->type_v,
-                 "type of the V cache: f16, f32, q8_0, q4_0 (also -ctv)")
-      ->capture_default_str();
+                 "type of the V cache: f16, f32, q8_0, q4_0; default: f16, with --precise f32 "
+                 "(also -ctv)");
   app.add_option("--kv-mem", o->kv_mem_mib, "limit of the K/V cache in MiB; 0: what -c needs")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
   app.add_option("--lora", o->lora, "LoRA adapter (GGUF) to add (may be given several times)")
@@ -136,7 +137,8 @@ void add_model_options(CLI::App& app, ModelOptions* o) {
       ->type_name("FILE SCALE")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_flag("--precise", o->engine.precise,
-               "f32 activations and f32 instead of f16 K/V, as the reference computes");
+               "f32 activations and, unless --cache-type-* says otherwise, f32 K/V, as the "
+               "reference computes");
   app.add_flag("--unfused", o->engine.unfused, "reference composition instead of fused ops");
   app.add_flag("--no-prefix-cache", o->no_prefix_cache,
                "do not share the cache of equal prompt beginnings");
@@ -158,8 +160,8 @@ std::vector<Alias> model_aliases() {
 Result<LoadedModel> load_model(std::string_view program, const ModelOptions& options) {
   INFER_ASSIGN(const std::string path, model_path(options));
   EngineOptions engine = options.engine;
-  INFER_ASSIGN(engine.type_k, kv_dtype("--cache-type-k", options.type_k));
-  INFER_ASSIGN(engine.type_v, kv_dtype("--cache-type-v", options.type_v));
+  INFER_ASSIGN(engine.type_k, kv_dtype("--cache-type-k", options.type_k, engine.precise));
+  INFER_ASSIGN(engine.type_v, kv_dtype("--cache-type-v", options.type_v, engine.precise));
   engine.prefix_cache = !options.no_prefix_cache;
   engine.kv_mem_bytes = options.kv_mem_mib << 20;
   if (isatty(STDERR_FILENO) != 0) engine.progress = draw_progress;

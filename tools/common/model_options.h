@@ -26,8 +26,8 @@ struct ModelOptions {
   bool no_prefix_cache = false;
   bool mlock = false;
   bool no_hugepages = false;
-  std::string numa;  ///< --numa
-  std::string type_k = "f16", type_v = "f16";
+  std::string numa;            ///< --numa
+  std::string type_k, type_v;  ///< empty: f16, with --precise f32
   int64_t kv_mem_mib = 0;
   std::vector<std::string> lora;                           ///< --lora, scale 1
   std::vector<std::pair<std::string, float>> lora_scaled;  ///< --lora-scaled

@@ -203,11 +203,12 @@ void add_model_flags(CLI::App& sub, ModelOptions* o) {
       ->capture_default_str();
   sub.add_option("--isa", o->isa,
                  "CPU level: generic, avx2, avx512; default: the best but avx512, which is new");
-  sub.add_option("--cache-type-k", o->type_k, "type of the K cache (also -ctk)")
-      ->capture_default_str();
-  sub.add_option("--cache-type-v", o->type_v, "type of the V cache (also -ctv)")
-      ->capture_default_str();
-  sub.add_flag("--precise", o->engine.precise, "f32 activations and K/V");
+  sub.add_option("--cache-type-k", o->type_k,
+                 "type of the K cache; default: f16, with --precise f32 (also -ctk)");
+  sub.add_option("--cache-type-v", o->type_v,
+                 "type of the V cache; default: f16, with --precise f32 (also -ctv)");
+  sub.add_flag("--precise", o->engine.precise,
+               "f32 activations, and f32 K/V unless they have a type");
   sub.add_flag("--unfused", o->engine.unfused, "reference composition instead of fused ops");
   sub.add_flag("--no-mmap", o->no_mmap, "read the file instead of mapping it");
   sub.add_flag("--no-pin", o->no_pin, "do not bind threads to cores");

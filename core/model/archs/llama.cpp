@@ -16,8 +16,7 @@ Result<Hparams> read_hparams(const gguf::Reader& file) {
   const HparamsReader r(file, "llama");
   INFER_ASSIGN(Hparams hp, read_common(r, "attention.layer_norm_rms_epsilon"));
   INFER_TRY(read_experts(r, &hp));
-  INFER_ASSIGN(graph::Rope rope, read_rope(r, graph::RopeKind::kNorm, hp.head_dim, 10000.0));
-  hp.ropes = {std::move(rope)};
+  INFER_TRY(read_ropes(r, graph::RopeKind::kNorm, 10000.0, &hp));
   INFER_ASSIGN(const int64_t window, r.integer("attention.sliding_window", 0, int64_t{1} << 30, 0));
   for (LayerHparams& layer : hp.layers) layer.window = window;
   return hp;

@@ -114,51 +114,83 @@ template <KvType T>
   }
 }
 
-/// Weights of the channels of a piece in the errors of its K, from the token's own queries: their
-/// root mean square over the heads that share the KV head, relative to the piece, and a floor.
-/// q [n_q][dim] at the piece's first channel.
-[[gnu::always_inline]] inline void channel_weights(const float* q, int64_t n_q, int64_t dim,
-                                                   int64_t n, float* w) {
+inline constexpr int64_t kShapeQueries = 8;  // of a KV head's, evenly chosen where it has more
+
+/// What the errors of a piece of K cost, from the token's own queries: e' (diag(w) + D D') e.
+struct ErrorCost {
+  float w[kMaxRotation];                   ///< of a channel, before the rotation
+  float dir[kMaxRotation][kShapeQueries];  ///< D, rotated; columns beyond the queries are 0
+};
+
+/// w: root mean square of a channel over the queries, relative to the piece, and a floor. D: the
+/// queries, of the same weight together as their piece has channels. q [n_q][dim] at the piece's
+/// first channel.
+[[gnu::always_inline]] inline void error_cost(const float* q, int64_t n_q, int64_t dim, int64_t n,
+                                              ErrorCost& cost) {
   constexpr float kFloor = 0.3f;
-  float total = 0.0f;
+  float total = 0.0f, chosen = 0.0f;
   for (int64_t i = 0; i < n; ++i) {
     float sum = 0.0f;
     for (int64_t h = 0; h < n_q; ++h) sum += q[h * dim + i] * q[h * dim + i];
-    w[i] = sum;
+    cost.w[i] = sum;
     total += sum;
   }
   const float inv = total > 0.0f ? static_cast<float>(n) / total : 0.0f;
-  for (int64_t i = 0; i < n; ++i) w[i] = __builtin_sqrtf(w[i] * inv) + kFloor;
+  for (int64_t i = 0; i < n; ++i) cost.w[i] = __builtin_sqrtf(cost.w[i] * inv) + kFloor;
+  std::memset(cost.dir, 0, sizeof cost.dir);
+  const int64_t step = (n_q + kShapeQueries - 1) / kShapeQueries;
+  for (int64_t h = 0; h < n_q; h += step) {
+    float turned[kMaxRotation];
+    rotate_kv(q + h * dim, n, turned);
+    for (int64_t i = 0; i < n; ++i) {
+      cost.dir[i][h / step] = turned[i];
+      chosen += turned[i] * turned[i];
+    }
+  }
+  const float size = chosen > 0.0f ? __builtin_sqrtf(static_cast<float>(n) / chosen) : 0.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t l = 0; l < kShapeQueries; ++l) cost.dir[i][l] *= size;
+  }
 }
 
-/// Rounds the levels of a q4_0 piece again so that its errors fall on channels that queries care
-/// little about. With e the errors in the rotated space it lessens  e' M e,  M = H diag(w) H, level
-/// by level from the nearest ones on; M[i][j] = m[i ^ j], m = H w / sqrt(n). The queries of a
-/// model's head have much the same large channels at all tokens, so that those of the token itself
-/// tell. Scales and format stay. Source: rounding by second-order weights, one coordinate at a
-/// time, as OBQ (arXiv:2208.11580) does for weights. Measured: tests/golden/smollm2_test.cpp.
-[[gnu::always_inline]] inline void shape_errors(const float* x, const float* w, int64_t n,
+[[gnu::always_inline]] inline float dot_queries(const float* a, const float* b) {
+  float t[kShapeQueries];
+  for (int64_t l = 0; l < kShapeQueries; ++l) t[l] = a[l] * b[l];
+  return ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
+}
+
+/// Rounds the levels of a q4_0 piece again so that its errors fall where queries care little. With
+/// e the errors in the rotated space it lessens  e' M e,  M = H diag(w) H + D D', level by level
+/// from the nearest ones on; H diag(w) H [i][j] = m[i ^ j], m = H w / sqrt(n). The queries of a
+/// model's head have much the same large channels at all tokens, and in the slowly turning ones the
+/// same direction, so that those of the token itself tell. Scales and format stay. Source: rounding
+/// by second-order weights, one coordinate at a time, as OBQ (arXiv:2208.11580) does for weights.
+/// Measured: tests/golden/smollm2_test.cpp.
+[[gnu::always_inline]] inline void shape_errors(const float* x, const ErrorCost& cost, int64_t n,
                                                 KvPiece& p) {
   constexpr int kPasses = 3;
   float m[kMaxRotation] = {}, g[kMaxRotation] = {}, d[kMaxRotation];
-  float step_of[kMaxRotation / kKvGroup];  // levels by which a gradient of 1 moves
-  float moved[8][kMaxRotation];            // moved[r][i] = m[i ^ r]
-  rotate_kv(w, n, m);
+  float along[kShapeQueries] = {};  // D' e
+  float step_of[kMaxRotation];      // levels by which a gradient of 1 moves
+  float moved[8][kMaxRotation];     // moved[r][i] = m[i ^ r]
+  rotate_kv(cost.w, n, m);
   const float norm = n == 32 ? 0.17677669529663687f : n == 64 ? 0.125f : 0.08838834764831845f;
   for (int64_t i = 0; i < n; ++i) m[i] *= norm;
   for (int64_t i = 0; i < n; ++i) {
     d[i] = f32_from_f16(p.d[i / kKvGroup]);
     g[i] = static_cast<float>(p.q[i]) * d[i] - x[i];
+    for (int64_t l = 0; l < kShapeQueries; ++l) along[l] += cost.dir[i][l] * g[i];
   }
   rotate_kv(g, n, g);
-  for (int64_t i = 0; i < n; ++i) g[i] *= w[i];
+  for (int64_t i = 0; i < n; ++i) g[i] *= cost.w[i];
   rotate_kv(g, n, g);
   float finite = m[0];
   for (int64_t i = 0; i < n; ++i) finite += g[i] * 0.0f;
-  if (!(finite > 0.0f && finite < 0x1p100f)) return;  // NaN or infinity in x, d or w
-  for (int64_t i = 0; i < n / kKvGroup; ++i) {
-    const float scale = f32_from_f16(p.d[i]);
-    step_of[i] = scale != 0.0f ? 1.0f / (m[0] * scale) : 0.0f;
+  for (int64_t l = 0; l < kShapeQueries; ++l) finite += along[l] * 0.0f;
+  if (!(finite > 0.0f && finite < 0x1p100f)) return;  // NaN or infinity in x, d or the queries
+  for (int64_t i = 0; i < n; ++i) {
+    const float curve = m[0] + dot_queries(cost.dir[i], cost.dir[i]);
+    step_of[i] = d[i] != 0.0f ? 1.0f / (curve * d[i]) : 0.0f;
   }
   for (int64_t r = 0; r < 8; ++r) {
     for (int64_t i = 0; i < n; ++i) moved[r][i] = m[i ^ r];
@@ -166,10 +198,12 @@ template <KvType T>
   for (int pass = 0; pass < kPasses; ++pass) {
     for (int64_t j = 0; j < n; ++j) {
       const auto old = static_cast<float>(p.q[j]);
-      const float level = nearest_level(old - g[j] * step_of[j / kKvGroup], -8.0f, 7.0f);
+      const float slope = g[j] + dot_queries(along, cost.dir[j]);
+      const float level = nearest_level(old - slope * step_of[j], -8.0f, 7.0f);
       if (level == old) continue;
       const float change = (level - old) * d[j];
       p.q[j] = static_cast<int8_t>(level);
+      for (int64_t l = 0; l < kShapeQueries; ++l) along[l] += cost.dir[j][l] * change;
       for (int64_t i = 0; i < n; i += 8) {
         const float* row = moved[j & 7] + (i ^ (j & ~int64_t{7}));
         for (int64_t l = 0; l < 8; ++l) g[i + l] += row[l] * change;
@@ -197,9 +231,9 @@ template <KvType T, class Fn>
       quantise_group<T>(x + i, piece.q + i, piece.d + i / kKvGroup);
     }
     if (T == KvType::kQ4_0 && queries.q != nullptr) {
-      float w[kMaxRotation];
-      channel_weights(queries.q + at, queries.n_q, dim, n, w);
-      shape_errors(x, w, n, piece);
+      ErrorCost cost;
+      error_cost(queries.q + at, queries.n_q, dim, n, cost);
+      shape_errors(x, cost, n, piece);
     }
     fn(at, n, piece);
   }
