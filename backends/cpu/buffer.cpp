@@ -37,11 +37,11 @@ Result<Buffer> Buffer::allocate(int64_t n_bytes, const char* what, bool aligned)
 
 void Buffer::commit(std::byte* begin, int64_t n_bytes) {
 #if defined(MADV_POPULATE_WRITE)
-  constexpr uintptr_t kPage = 4096;
-  const auto from = align_up(reinterpret_cast<uintptr_t>(begin), kPage);
-  const auto to =
-      (reinterpret_cast<uintptr_t>(begin) + static_cast<uintptr_t>(n_bytes)) / kPage * kPage;
-  if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_POPULATE_WRITE);
+  constexpr int64_t kPage = 4096;
+  const auto address = reinterpret_cast<uintptr_t>(begin);
+  const auto skip = static_cast<int64_t>(align_up<uintptr_t>(address, kPage) - address);
+  const int64_t inside = (n_bytes - skip) / kPage * kPage;
+  if (inside > 0) madvise(begin + skip, static_cast<size_t>(inside), MADV_POPULATE_WRITE);
 #else
   static_cast<void>(begin), static_cast<void>(n_bytes);
 #endif
