@@ -65,10 +65,11 @@ class TerminalInput final : public LineInput {
     el_set(edit_, EL_HIST, history, history_);
     el_set(edit_, EL_PROMPT_ESC, prompt_of, '\1');
     el_set(edit_, EL_SIGNAL, 1);  // window size, Ctrl-Z
-    el_set(edit_, EL_ADDFN, "infer-interrupt", "leave the line", on_interrupt);
+    // The wide form: the other one copies name and help, and never frees them.
+    el_wset(edit_, EL_ADDFN, L"infer-interrupt", L"leave the line", on_interrupt);
     el_set(edit_, EL_BIND, "^C", "infer-interrupt", nullptr);
     el_set(edit_, EL_BIND, "^R", "em-inc-search-prev", nullptr);
-    el_set(edit_, EL_ADDFN, "infer-paste", "insert what was pasted", on_paste);
+    el_wset(edit_, EL_ADDFN, L"infer-paste", L"insert what was pasted", on_paste);
     el_set(edit_, EL_BIND, kPasteBegins, "infer-paste", nullptr);
     keep_quiet();
   }
@@ -139,7 +140,7 @@ class TerminalInput final : public LineInput {
     return *static_cast<TerminalInput*>(data);
   }
   static char* prompt_of(EditLine* edit) { return self(edit).prompt_.data(); }
-  static unsigned char on_interrupt(EditLine* edit, int) {
+  static unsigned char on_interrupt(EditLine* edit, wint_t) {
     TerminalInput& input = self(edit);
     const LineInfo* line = el_line(edit);
     input.typed_.assign(line->buffer, line->lastchar);
@@ -150,7 +151,7 @@ class TerminalInput final : public LineInput {
     return CC_EOF;
   }
   /// Lines that are pasted are lines of one message: nothing is sent before a person presses Enter.
-  static unsigned char on_paste(EditLine* edit, int) {
+  static unsigned char on_paste(EditLine* edit, wint_t) {
     std::wstring text;
     wchar_t c = 0;
     while (!text.ends_with(kPasteEnds) && text.size() < kMaxLineBytes / sizeof(wchar_t) &&
