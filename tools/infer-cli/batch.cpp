@@ -161,7 +161,8 @@ Result<void> Batch::write_first() {
 
 void Batch::show_progress() const {
   if (isatty(STDERR_FILENO) == 0) return;
-  std::fprintf(stderr, "\r%lld done", static_cast<long long>(totals_.n_done + totals_.n_failed));
+  const long long n = totals_.n_done + totals_.n_failed;
+  std::fprintf(stderr, "\r%lld done", n);
 }
 
 Result<void> Batch::run(LineReader& in) {
