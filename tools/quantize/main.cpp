@@ -1,4 +1,5 @@
 #include <atomic>
+#include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <memory>
@@ -117,6 +118,7 @@ int main_with(int argc, char** argv) {
   add_quantize_options(app, &args);
   // `quantize imatrix ...` (tools/quantize/imatrix_command.h) is added to `app` here.
   if (const int code = parse_args(app, normalise_args(argc, argv, {})); code >= 0) return code;
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit of file sizes is an error of a write, not the end
   std::atomic<bool> cancel{false};
   const InterruptWatcher interrupts([&cancel] { cancel = true; });
   const Result<void> done = run(args, cancel);
