@@ -71,7 +71,7 @@ Result<int64_t> first_int(const gguf::Reader& model, const std::string& key, int
   if (v == nullptr) return missing;
   if (!v->is_array()) return model.get_int(key);
   if (v->size() == 0) return missing;
-  const Result<int64_t> i = v->int_at(0);
+  Result<int64_t> i = v->int_at(0);
   if (i.ok()) return i;
   return make_error(ErrorCode::kCorrupt, "{}: key '{}' is no list of integers", model.path(), key);
 }

@@ -197,7 +197,7 @@ Result<void> Run::encode_rows(const Panel& p, int64_t row, int64_t n_row, Worker
   const int64_t n_k = e.shape[0];
   const int64_t out_row = e.to_bytes / e.n_row();
   const auto type = static_cast<size_t>(e.to.type);
-  const EncodeTable& table = *codec_.encoders;
+  const EncodeTable& table = codec_.encoders;
   const EncodeRow encode = options_.best ? table.best[type] : table.plain[type];
   const std::span<float> x(worker.x.data(), static_cast<size_t>(n_row * n_k));
   INFER_TRY(source_.read_rows(p.entry, row, n_row, x));
@@ -229,8 +229,8 @@ Error Run::bad_value(const PlanEntry& e, int64_t row, const float* x) const {
 Result<void> Run::check_written(const PlanEntry& e, int64_t row, const float* x,
                                 const std::byte* written, Worker& worker, ErrorSums* sums) const {
   const int64_t n = e.shape[0];
-  codec_.kernels->decode_row[static_cast<size_t>(e.to.type)](written, n, worker.back.data());
-  if (!codec_.encoders->all_finite(worker.back.data(), n)) {
+  codec_.kernels.decode_row[static_cast<size_t>(e.to.type)](written, n, worker.back.data());
+  if (!codec_.encoders.all_finite(worker.back.data(), n)) {
     const auto* largest =
         std::max_element(x, x + n, [](float a, float b) { return std::fabs(a) < std::fabs(b); });
     return make_error(ErrorCode::kNumeric, "{}: tensor '{}' row {} has {}, too large for {}",
@@ -296,9 +296,9 @@ Result<void> check_types(const Source& source, const Plan& plan, const Codec& co
                         gguf::printable(e.name));
     }
     if (!e.converts() && !source.stored_rows(i, 0, 1).empty()) continue;
-    const EncodeRow encode = options.best ? codec.encoders->best[to] : codec.encoders->plain[to];
-    if (codec.kernels->decode_row[from] == nullptr || encode == nullptr ||
-        codec.kernels->decode_row[to] == nullptr) {
+    const EncodeRow encode = options.best ? codec.encoders.best[to] : codec.encoders.plain[to];
+    if (codec.kernels.decode_row[from] == nullptr || encode == nullptr ||
+        codec.kernels.decode_row[to] == nullptr) {
       return make_error(ErrorCode::kUnsupported, "{}: tensor '{}' cannot go from {} to {}",
                         plan.path, gguf::printable(e.name), name_of(e.from), name_of(e.to.type));
     }

@@ -8,8 +8,7 @@
 #include <vector>
 
 #include "core/base/result.h"
-#include "kernels/cpu/table.h"
-#include "quantize/encoder.h"
+#include "quantize/codec.h"
 #include "quantize/imatrix.h"
 #include "quantize/output.h"
 #include "quantize/plan.h"
@@ -37,12 +36,6 @@ struct RunOptions {
   std::function<void(const Progress&)> progress;
   /// Called by any one thread at a time, for each tensor in the plan's order, once it is written.
   std::function<void(size_t index, const TensorReport&)> on_tensor;
-};
-
-/// How a row is decoded to compare it, and encoded.
-struct Codec {
-  const kern::CpuKernels* kernels = nullptr;
-  const EncodeTable* encoders = nullptr;
 };
 
 /// Threads that `wanted` (0: one a CPU) become.

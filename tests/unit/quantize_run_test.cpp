@@ -11,11 +11,10 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "core/base/cpu_features.h"
 #include "core/base/quant_types.h"
 #include "gguf/keys.h"
 #include "gguf/reader.h"
-#include "kernels/cpu/dispatch.h"
+#include "quantize/codec.h"
 #include "quantize/gguf_source.h"
 #include "quantize/quantize.h"
 #include "tests/support/gguf_builder.h"
@@ -46,8 +45,7 @@ class QuantizeRun : public test::TempFolder {
  protected:
   void SetUp() override {
     TempFolder::SetUp();
-    kernels_ = *kern::select_kernels(detect_cpu_features(), "");
-    encoders_ = *select_encoders(detect_cpu_features(), "");
+    codec_ = *select_codec("");
     builder_.set_string("general.architecture", "llama");
     builder_.set<uint32_t>("general.file_type", 0);
     builder_.set<uint32_t>("llama.block_count", 1);
@@ -74,7 +72,7 @@ class QuantizeRun : public test::TempFolder {
     Done d;
     input_ = builder_.bytes();
     const auto reader = *gguf::Reader::parse(input_, "in.gguf");
-    const auto source = gguf_source(reader, kernels_);
+    const auto source = gguf_source(reader, codec_.kernels);
     RecipeOptions options = recipe;
     options.target = find_target(target);
     d.plan = *make_plan(*reader, options);
@@ -83,15 +81,14 @@ class QuantizeRun : public test::TempFolder {
     o.output.keys.target = options.target;
     o.n_threads = 2;
     if (change) change(o);
-    d.report = quantize(*source, d.plan, {&kernels_, &encoders_}, o);
+    d.report = quantize(*source, d.plan, codec_, o);
     if (d.report.ok()) d.out = *gguf::Reader::open(path("out.gguf"));
     return d;
   }
 
   GgufBuilder builder_;
   Bytes input_;
-  kern::CpuKernels kernels_;
-  EncodeTable encoders_;
+  Codec codec_;
 };
 
 TEST_F(QuantizeRun, WritesWhatTheEncodersGive) {
@@ -113,10 +110,10 @@ TEST_F(QuantizeRun, WritesWhatTheEncodersGive) {
     const int64_t row_bytes = e.to_bytes / e.n_row();
     for (int64_t r = 0; r < e.n_row(); ++r) {
       const float* row = x + r * e.shape[0];
-      encoders_.plain[static_cast<size_t>(e.to.type)](row, nullptr, e.shape[0],
-                                                      expected.data() + r * row_bytes);
-      kernels_.decode_row[static_cast<size_t>(e.to.type)](expected.data() + r * row_bytes,
-                                                          e.shape[0], back.data());
+      codec_.encoders.plain[static_cast<size_t>(e.to.type)](row, nullptr, e.shape[0],
+                                                            expected.data() + r * row_bytes);
+      codec_.kernels.decode_row[static_cast<size_t>(e.to.type)](expected.data() + r * row_bytes,
+                                                                e.shape[0], back.data());
       for (int64_t k = 0; k < e.shape[0]; ++k) {
         const double error = std::fabs(static_cast<double>(back[static_cast<size_t>(k)]) - row[k]);
         sum += error * error;
@@ -259,7 +256,7 @@ TEST_F(QuantizeRun, ImportanceReachesTheEncoderByMatrix) {
     ++(importance != nullptr ? n_with : n_without);
     std::memset(out, 0, static_cast<size_t>(n / 256 * 144));
   };
-  encoders_.plain[static_cast<size_t>(DType::kQ4_K)] = spy;
+  codec_.encoders.plain[static_cast<size_t>(DType::kQ4_K)] = spy;
   const auto with = [&](RunOptions& o) {
     o.imatrix = &imatrix;
     o.output.keys.imatrix = &imatrix;

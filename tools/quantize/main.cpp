@@ -8,10 +8,9 @@
 
 #include <fmt/format.h>
 
-#include "core/base/cpu_features.h"
 #include "core/base/error.h"
 #include "gguf/describe.h"
-#include "kernels/cpu/dispatch.h"
+#include "quantize/codec.h"
 #include "quantize/gguf_source.h"
 #include "quantize/quantize.h"
 #include "tools/common/args.h"
@@ -45,21 +44,9 @@ void print_summary(const QuantizeJob& job, const quantize::Plan& plan,
              plan.bits_per_weight(), seconds);
 }
 
-struct Tables {
-  kern::CpuKernels kernels;
-  quantize::EncodeTable encoders;
-};
-
-Result<Tables> select_tables(const std::string& isa) {
-  const CpuFeatures cpu = detect_cpu_features();
-  INFER_ASSIGN(const kern::CpuKernels kernels, kern::select_kernels(cpu, isa));
-  INFER_ASSIGN(const quantize::EncodeTable encoders, quantize::select_encoders(cpu, isa));
-  return Tables{kernels, encoders};
-}
-
-Result<void> carry_out(const QuantizeArgs& args, const QuantizeJob& job, const Tables& tables,
-                       const quantize::Source& source, const quantize::Plan& plan,
-                       const std::atomic<bool>& cancel) {
+Result<void> carry_out(const QuantizeArgs& args, const QuantizeJob& job,
+                       const quantize::Codec& codec, const quantize::Source& source,
+                       const quantize::Plan& plan, const std::atomic<bool>& cancel) {
   std::optional<quantize::Imatrix> imatrix;
   if (!args.imatrix.empty()) {
     INFER_ASSIGN(imatrix, quantize::Imatrix::read(args.imatrix));
@@ -75,8 +62,7 @@ Result<void> carry_out(const QuantizeArgs& args, const QuantizeJob& job, const T
   run.cancel = &cancel;
   ProgressView view(plan, args.verbose);
   view.attach(&run);
-  INFER_ASSIGN(const quantize::Report report,
-               quantize::quantize(source, plan, {&tables.kernels, &tables.encoders}, run));
+  INFER_ASSIGN(const quantize::Report report, quantize::quantize(source, plan, codec, run));
   const double seconds = view.seconds();
   if (plan.n_fallback > 0) warn(fallback_text(plan));
   if (report.n_without_importance > 0) {
@@ -88,7 +74,7 @@ Result<void> carry_out(const QuantizeArgs& args, const QuantizeJob& job, const T
     const quantize::ReportFacts facts{job.in,
                                       job.out,
                                       std::string(job.recipe.target->name),
-                                      tables.encoders.isa,
+                                      codec.encoders.isa,
                                       quantize::pick_threads(job.n_threads),
                                       seconds,
                                       args.best,
@@ -101,14 +87,14 @@ Result<void> carry_out(const QuantizeArgs& args, const QuantizeJob& job, const T
 
 Result<void> run(const QuantizeArgs& args, const std::atomic<bool>& cancel) {
   INFER_ASSIGN(const QuantizeJob job, read_job(args));
-  INFER_ASSIGN(const Tables tables, select_tables(args.isa));
-  INFER_ASSIGN(const auto source, quantize::open_source(job.in, job.overrides, tables.kernels));
+  INFER_ASSIGN(const quantize::Codec codec, quantize::select_codec(args.isa));
+  INFER_ASSIGN(const auto source, quantize::open_source(job.in, job.overrides, codec.kernels));
   INFER_ASSIGN(const quantize::Plan plan, quantize::make_plan(source->header(), job.recipe));
   if (args.plan) fmt::print("{}", plan_text(plan));
   INFER_TRY(check_plan(plan, *job.recipe.target,
                        {args.strict, args.allow_requantize, job.recipe.has_imatrix}));
   if (args.plan) return {};
-  return carry_out(args, job, tables, *source, plan, cancel);
+  return carry_out(args, job, codec, *source, plan, cancel);
 }
 
 int main_with(int argc, char** argv) {
