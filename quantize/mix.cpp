@@ -123,68 +123,76 @@ std::vector<size_t> counting_order(std::span<const gguf::TensorInfo> tensors, bo
   return order;
 }
 
+namespace {
+
+/// Part of a name, and why tensors that have it stay as they are.
+struct Kept {
+  std::string_view part, why;
+};
+constexpr Kept kKept[] = {{"_norm.weight", "a norm"},
+                          {"ffn_gate_inp.weight", "gate of the experts"},
+                          {"ffn_gate_tid2eid.weight", "gate of the experts"},
+                          {"altup", "small"},
+                          {"laurel", "small"},
+                          {"per_layer_model_proj", "small"},
+                          {"ssm_conv1d", "small convolution"},
+                          {"shortconv.conv.weight", "small convolution"},
+                          {"indexer.k_proj.weight", "small"},
+                          {"indexer.q_proj.weight", "small"},
+                          {"time_mix_first.weight", "small"},
+                          {"time_mix_w0.weight", "small"},
+                          {"time_mix_w1.weight", "small"},
+                          {"time_mix_w2.weight", "small"},
+                          {"time_mix_v0.weight", "small"},
+                          {"time_mix_v1.weight", "small"},
+                          {"time_mix_v2.weight", "small"},
+                          {"time_mix_a0.weight", "small"},
+                          {"time_mix_a1.weight", "small"},
+                          {"time_mix_a2.weight", "small"},
+                          {"time_mix_g1.weight", "small"},
+                          {"time_mix_g2.weight", "small"},
+                          {"time_mix_decay_w1.weight", "small"},
+                          {"time_mix_decay_w2.weight", "small"},
+                          {"time_mix_lerp_fused.weight", "small"},
+                          {"attn_rel_b.weight", "position bias"},
+                          {".position_embd", "position embeddings"},
+                          {"sam.pos_embd", "position embeddings"},
+                          {"sam.neck.", "part of an image encoder"},
+                          {"sam.net_", "part of an image encoder"},
+                          {".rel_pos", "position embeddings"},
+                          {".patch_embd", "part of an image encoder"},
+                          {".patch_merger", "part of an image encoder"},
+                          {"a.rvq.codebook", "part of an audio encoder"},
+                          {"mm.a.code_embd", "part of an audio encoder"}};
+
+/// Of the architecture glm5-next, too.
+constexpr std::string_view kGlm5Next[] = {"hc_",
+                                          "indexer.attn_q_b",
+                                          "indexer.attn_k",
+                                          "indexer.proj",
+                                          "indexer_compressor_gate",
+                                          "indexer_compressor_ape",
+                                          "ssm_f_a.weight",
+                                          "ssm_f_b.weight",
+                                          "ssm_g_a.weight",
+                                          "ssm_g_b.weight",
+                                          "ssm_beta.weight",
+                                          "attn_kv_a_mqa.weight",
+                                          "attn_k_b.weight",
+                                          "attn_v_b.weight"};
+
+}  // namespace
+
 std::string kept_because(const gguf::TensorInfo& t, std::string_view arch) {
   const auto& ne = t.view.ne;
   if (ne[1] == 1 && ne[2] == 1 && ne[3] == 1) return "a vector";
   const std::string_view name = t.name;
   if (!name.ends_with("weight")) return "no weight";
-  struct Kept {
-    std::string_view part, why;
-  };
-  constexpr Kept kKept[] = {{"_norm.weight", "a norm"},
-                            {"ffn_gate_inp.weight", "gate of the experts"},
-                            {"ffn_gate_tid2eid.weight", "gate of the experts"},
-                            {"altup", "small"},
-                            {"laurel", "small"},
-                            {"per_layer_model_proj", "small"},
-                            {"ssm_conv1d", "small convolution"},
-                            {"shortconv.conv.weight", "small convolution"},
-                            {"indexer.k_proj.weight", "small"},
-                            {"indexer.q_proj.weight", "small"},
-                            {"time_mix_first.weight", "small"},
-                            {"time_mix_w0.weight", "small"},
-                            {"time_mix_w1.weight", "small"},
-                            {"time_mix_w2.weight", "small"},
-                            {"time_mix_v0.weight", "small"},
-                            {"time_mix_v1.weight", "small"},
-                            {"time_mix_v2.weight", "small"},
-                            {"time_mix_a0.weight", "small"},
-                            {"time_mix_a1.weight", "small"},
-                            {"time_mix_a2.weight", "small"},
-                            {"time_mix_g1.weight", "small"},
-                            {"time_mix_g2.weight", "small"},
-                            {"time_mix_decay_w1.weight", "small"},
-                            {"time_mix_decay_w2.weight", "small"},
-                            {"time_mix_lerp_fused.weight", "small"},
-                            {"attn_rel_b.weight", "position bias"},
-                            {".position_embd", "position embeddings"},
-                            {"sam.pos_embd", "position embeddings"},
-                            {"sam.neck.", "part of an image encoder"},
-                            {"sam.net_", "part of an image encoder"},
-                            {".rel_pos", "position embeddings"},
-                            {".patch_embd", "part of an image encoder"},
-                            {".patch_merger", "part of an image encoder"},
-                            {"a.rvq.codebook", "part of an audio encoder"},
-                            {"mm.a.code_embd", "part of an audio encoder"}};
   for (const Kept& k : kKept) {
     if (has(name, k.part)) return std::string(k.why);
   }
   if (name == "position_embd.weight") return "position embeddings";
   if (name == "token_types.weight") return "token types";
-  constexpr std::string_view kGlm5Next[] = {"hc_",
-                                            "indexer.attn_q_b",
-                                            "indexer.attn_k",
-                                            "indexer.proj",
-                                            "indexer_compressor_gate",
-                                            "indexer_compressor_ape",
-                                            "ssm_f_a.weight",
-                                            "ssm_f_b.weight",
-                                            "ssm_g_a.weight",
-                                            "ssm_g_b.weight",
-                                            "ssm_beta.weight",
-                                            "attn_kv_a_mqa.weight",
-                                            "attn_k_b.weight",
-                                            "attn_v_b.weight"};
   const bool glm5 = arch == "glm5-next" &&
                     std::ranges::any_of(kGlm5Next, [&](auto part) { return has(name, part); });
   return glm5 ? "sensitive in glm5-next" : "";

@@ -13,6 +13,7 @@
 #include "gguf/header_builder.h"
 #include "gguf/reader.h"
 #include "quantize/recipe.h"
+#include "tests/support/test_env.h"
 
 namespace infer::quantize {
 namespace {
@@ -109,6 +110,29 @@ TEST(QuantizeRecipe, TypesAreThoseOfLlamaCpp) {
         ASSERT_EQ(name_of((*choices)[i].type), expected[i])
             << header.reader->tensors()[i].name << ": " << (*choices)[i].why;
       }
+    }
+  }
+}
+
+TEST(QuantizeRecipe, TypesOfTheSharedGoldenFile) {
+  const auto path = test::shared_dir() / "golden" / "quantize-tiny.json";
+  std::ifstream golden_in(path);
+  if (!golden_in) GTEST_SKIP() << path << " is not there";
+  const json golden = json::parse(golden_in);
+  std::ifstream in("tests/data/recipe_types.json");
+  const Header header = make_header(json::parse(in)["models"]["tiny"]);
+  for (const auto& [mix, expected] : golden.items()) {
+    SCOPED_TRACE(mix);
+    RecipeOptions options;
+    options.target = find_target(mix);
+    ASSERT_NE(options.target, nullptr);
+    const auto choices = choose_types(*header.reader, options);
+    ASSERT_EQ(choices->size(), expected["tensors"].size());
+    for (size_t i = 0; i < choices->size(); ++i) {
+      const std::string name(header.reader->tensors()[i].name);
+      EXPECT_EQ(dtype_from_name(expected["tensors"][name]["type"].get<std::string>()),
+                (*choices)[i].type)
+          << name;
     }
   }
 }
