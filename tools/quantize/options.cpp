@@ -77,7 +77,7 @@ void add_quantize_options(CLI::App& app, QuantizeArgs* a) {
   app.add_flag("--best", a->best,
                "search the scales of Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 too: smaller errors, bytes "
                "other than llama.cpp's");
-  app.add_option("--imatrix", a->imatrix, "importance matrix, GGUF or .dat");
+  app.add_option("--imatrix", a->imatrix, "importance matrix, a GGUF or .dat file");
   app.add_flag("--allow-requantize", a->allow_requantize,
                "start from tensors that are quantised already, at a loss");
   app.add_flag("--leave-output-tensor", a->leave_output, "keep output.weight as it is");
