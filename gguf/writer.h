@@ -1,17 +1,18 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/base/result.h"
 #include "gguf/header_builder.h"
 
-/// Writing GGUF v3 (little endian) as a stream: keys, tensor records, begin(), tensor data in
-/// order, finish().
+/// Writing GGUF v3 (little endian): keys, tensor records, begin(), tensor data, finish().
 namespace infer::gguf {
 
 /// Writes one file. It appears under its name only with finish(); until then, and for ever when
@@ -25,9 +26,15 @@ namespace infer::gguf {
 ///   INFER_TRY(out->write(bytes));  // any chunks; tensors follow each other as they were added
 ///   INFER_TRY(out->finish());
 ///
+/// With begin_in_place() the data may come in any order and from many threads:
+///
+///   INFER_TRY(out->begin_in_place());
+///   INFER_TRY(out->write_at(/*tensor=*/3, /*offset=*/4096, bytes));
+///
 /// Errors: those of HeaderBuilder, kIo naming the file.
 class Writer : public HeaderBuilder {
  public:
+  /// Temporary files that dead processes left of the same file are removed.
   static Result<std::unique_ptr<Writer>> create(const std::string& path);
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
@@ -37,6 +44,12 @@ class Writer : public HeaderBuilder {
   Result<void> begin();
   /// The next bytes of tensor data; tensors are padded as they end.
   Result<void> write(std::span<const std::byte> bytes);
+  /// Instead of begin(): writes the header and reserves room for all tensor data, so that a full
+  /// disk shows now.
+  Result<void> begin_in_place();
+  /// Bytes [offset, offset + size) of tensor `index` (in the order of add_tensor); each byte is
+  /// written once. Threads: any number at once, between begin_in_place() and finish().
+  Result<void> write_at(size_t index, int64_t offset, std::span<const std::byte> bytes);
   /// Needs the data of every tensor; gives the file its name.
   Result<void> finish();
 
@@ -44,11 +57,12 @@ class Writer : public HeaderBuilder {
   int64_t bytes_written() const { return n_written_; }
 
  private:
-  enum class State { kHeader, kData, kDone, kFailed };
+  enum class State { kHeader, kData, kInPlace, kDone, kFailed };
 
   explicit Writer(std::string path) : HeaderBuilder(std::move(path)) {}
   Result<void> open_temporary();
   Result<void> write_out(std::span<const std::byte> bytes);
+  Result<void> check_complete() const;
   Result<void> write_padding(int64_t n_bytes);
   Error io_error(std::string_view what);
   void remove_temporary();
@@ -57,8 +71,10 @@ class Writer : public HeaderBuilder {
   int fd_ = -1;
   State state_ = State::kHeader;
   int64_t n_written_ = 0;
-  size_t current_ = 0;         // tensor being written
-  int64_t current_bytes_ = 0;  // written of it
+  size_t current_ = 0;                         // tensor being written
+  int64_t current_bytes_ = 0;                  // written of it
+  int64_t data_begin_ = 0;                     // of the file, once it is written in place
+  std::vector<std::atomic<int64_t>> written_;  // of each tensor, in place
 };
 
 }  // namespace infer::gguf

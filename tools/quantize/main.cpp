@@ -1,0 +1,128 @@
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <fmt/format.h>
+
+#include "core/base/error.h"
+#include "gguf/describe.h"
+#include "quantize/codec.h"
+#include "quantize/gguf_source.h"
+#include "quantize/quantize.h"
+#include "tools/common/args.h"
+#include "tools/common/interrupt.h"
+#include "tools/quantize/options.h"
+#include "tools/quantize/progress.h"
+
+namespace infer::tools {
+namespace {
+
+constexpr const char* kProgram = "quantize";
+
+void warn(std::string_view message) { fmt::print(stderr, "{}: warning: {}\n", kProgram, message); }
+
+Result<void> write_report(const std::string& path, const std::string& json) {
+  std::ofstream out(path, std::ios::binary);
+  out << json << std::flush;
+  if (out.good()) return {};
+  return make_error(ErrorCode::kIo, "{}: cannot write the report", path);
+}
+
+double mib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+void print_summary(const QuantizeJob& job, const quantize::Plan& plan,
+                   const quantize::RunOptions& run, double seconds) {
+  std::string files = gguf::printable(run.output.paths.front(), 4096);
+  if (run.output.paths.size() > 1)
+    files += fmt::format(" and {} more", run.output.paths.size() - 1);
+  fmt::print("{}: {}, {:.2f} -> {:.2f} MiB, {:.2f} bits per weight, {:.2f} s\n", files,
+             job.recipe.target->name, mib(plan.from_bytes), mib(plan.to_bytes),
+             plan.bits_per_weight(), seconds);
+}
+
+Result<void> carry_out(const QuantizeArgs& args, const QuantizeJob& job,
+                       const quantize::Codec& codec, const quantize::Source& source,
+                       const quantize::Plan& plan, const std::atomic<bool>& cancel) {
+  std::optional<quantize::Imatrix> imatrix;
+  if (!args.imatrix.empty()) {
+    INFER_ASSIGN(imatrix, quantize::Imatrix::read(args.imatrix));
+  }
+  const quantize::Imatrix* importance = imatrix ? &*imatrix : nullptr;
+  quantize::RunOptions run;
+  run.output.paths = quantize::output_paths(source.header(), job.out, args.keep_split);
+  run.output.keys = {job.recipe.target, job.overrides, importance, args.imatrix};
+  run.imatrix = importance;
+  run.best = args.best;
+  run.measure = !args.report.empty();
+  run.n_threads = job.n_threads;
+  run.cancel = &cancel;
+  ProgressView view(plan, args.verbose);
+  view.attach(&run);
+  INFER_ASSIGN(const quantize::Report report, quantize::quantize(source, plan, codec, run));
+  const double seconds = view.seconds();
+  if (plan.n_fallback > 0) warn(fallback_text(plan));
+  if (report.n_without_importance > 0) {
+    warn(fmt::format("{}: knows nothing of {} tensors (the first: '{}')", args.imatrix,
+                     report.n_without_importance,
+                     gguf::printable(report.first_without_importance)));
+  }
+  if (!args.report.empty()) {
+    const quantize::ReportFacts facts{job.in,
+                                      job.out,
+                                      std::string(job.recipe.target->name),
+                                      codec.encoders.isa,
+                                      quantize::pick_threads(job.n_threads),
+                                      seconds,
+                                      args.best,
+                                      args.imatrix};
+    INFER_TRY(write_report(args.report, report_json(plan, report, facts)));
+  }
+  print_summary(job, plan, run, seconds);
+  return {};
+}
+
+Result<void> run(const QuantizeArgs& args, const std::atomic<bool>& cancel) {
+  INFER_ASSIGN(const QuantizeJob job, read_job(args));
+  INFER_ASSIGN(const quantize::Codec codec, quantize::select_codec(args.isa));
+  INFER_ASSIGN(const auto source, quantize::open_source(job.in, job.overrides, codec.kernels));
+  INFER_ASSIGN(const quantize::Plan plan, quantize::make_plan(source->header(), job.recipe));
+  if (args.plan) fmt::print("{}", plan_text(plan));
+  INFER_TRY(check_plan(plan, *job.recipe.target,
+                       {args.strict, args.allow_requantize, job.recipe.has_imatrix}));
+  if (args.plan) return {};
+  return carry_out(args, job, codec, *source, plan, cancel);
+}
+
+int main_with(int argc, char** argv) {
+  QuantizeArgs args;
+  CLI::App app("Writes a model in another type: smaller, and as near to the original as it gets.",
+               kProgram);
+  add_quantize_options(app, &args);
+  // `quantize imatrix ...` (tools/quantize/imatrix_command.h) is added to `app` here.
+  if (const int code = parse_args(app, normalise_args(argc, argv, {})); code >= 0) return code;
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit of file sizes is an error of a write, not the end
+  std::atomic<bool> cancel{false};
+  const InterruptWatcher interrupts([&cancel] { cancel = true; });
+  const Result<void> done = run(args, cancel);
+  if (done.ok()) return kExitOk;
+  if (done.error().code == ErrorCode::kCancelled) return kExitInterrupted;
+  return report_error(kProgram, done.error());
+}
+
+}  // namespace
+}  // namespace infer::tools
+
+int main(int argc, char** argv) {
+  try {
+    const int code = infer::tools::main_with(argc, argv);
+    if (std::fflush(stdout) == 0) return code;
+    return infer::tools::report_error(
+        infer::tools::kProgram, {infer::ErrorCode::kIo, "cannot write to the standard output"});
+  } catch (const std::exception& e) {
+    return infer::tools::report_error(infer::tools::kProgram, {infer::ErrorCode::kIo, e.what()});
+  }
+}
