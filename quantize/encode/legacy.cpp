@@ -29,6 +29,15 @@ INFER_INLINE float extreme_of(const float* x, const Pair& p) {
   return 0.0f;
 }
 
+/// The first of equals: zeros have signs, and files keep them.
+INFER_INLINE float smallest_of(const float* x, const Pair& p) {
+  const float lo = -largest_of(V::of(0.0f) - min(p.lo, p.hi));
+  if (lo != 0.0f) return lo;
+  int i = 0;
+  while (x[i] != 0.0f) ++i;
+  return x[i];
+}
+
 /// Levels of a block.
 struct Levels {
   Bytes16 lo, hi;  ///< of weights 0..15 and 16..31
@@ -60,7 +69,7 @@ struct ScaleMin {
 INFER_INLINE ScaleMin levels_above(const float* x, float top, Levels* q) {
   const Pair p = load_pair(x);
   const float hi = largest_of(max(p.lo, p.hi));
-  const float lo = -largest_of(V::of(0.0f) - min(p.lo, p.hi));
+  const float lo = smallest_of(x, p);
   const float d = (hi - lo) / top;
   const V id = V::of(d != 0.0f ? 1.0f / d : 0.0f);
   const V least = V::of(lo);
