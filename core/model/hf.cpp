@@ -35,8 +35,8 @@ const HfValue* HfValue::find(std::string_view name) const {
   const auto* object = std::get_if<Object>(&value);
   if (object == nullptr) return nullptr;
   const auto it = std::find_if(object->begin(), object->end(),
-                               [&](const auto& member) { return member.first == name; });
-  return it == object->end() ? nullptr : &it->second;
+                               [&](const HfMember& member) { return member.name == name; });
+  return it == object->end() ? nullptr : &it->value;
 }
 
 const HfValue* HfConfig::find(std::string_view name) const {

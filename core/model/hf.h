@@ -17,14 +17,19 @@
 namespace infer::model {
 
 /// A JSON value, without the library that parsed it.
+struct HfMember;
 struct HfValue {
   using Array = std::vector<HfValue>;
-  using Object = std::vector<std::pair<std::string, HfValue>>;  ///< no name twice
+  using Object = std::vector<HfMember>;  ///< no name twice
   std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> value;
 
   bool is_null() const { return value.index() == 0; }
   /// Member of an object; nullptr when there is none.
   const HfValue* find(std::string_view name) const;
+};
+struct HfMember {
+  std::string name;
+  HfValue value;
 };
 
 /// Members of config.json, or of an object inside it. null counts as missing. Functions take the

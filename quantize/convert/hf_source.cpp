@@ -66,7 +66,7 @@ HfValue text_config(HfValue root) {
   HfValue merged{*members};
   auto& all = std::get<HfValue::Object>(merged.value);
   for (const auto& [name, value] : std::get<HfValue::Object>(root.value)) {
-    if (merged.find(name) == nullptr && name != "text_config") all.emplace_back(name, value);
+    if (merged.find(name) == nullptr && name != "text_config") all.push_back({name, value});
   }
   return merged;
 }

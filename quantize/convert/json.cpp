@@ -79,7 +79,7 @@ class TreeHandler {
       array->push_back(std::move(v));
     } else {
       std::get<HfValue::Object>(stack_.back().value.value)
-          .emplace_back(std::move(stack_.back().name), std::move(v));
+          .push_back({std::move(stack_.back().name), std::move(v)});
     }
     return true;
   }

@@ -192,7 +192,7 @@ Result<WeightMap> read_index(const std::string& path) {
 std::string pickle_of(const std::filesystem::path& folder) {
   std::error_code ec;
   for (const auto& entry : std::filesystem::directory_iterator(folder, ec)) {
-    const std::string name = entry.path().filename().string();
+    std::string name = entry.path().filename().string();
     for (const std::string_view end : {".bin", ".pt", ".pth", ".pkl"}) {
       if (name.ends_with(end)) return name;
     }
@@ -209,7 +209,7 @@ Result<SafeTensors> SafeTensors::open_file(const std::string& path) {
   return SafeTensors(std::move(impl));
 }
 
-Result<SafeTensors> SafeTensors::parse(std::span<const std::byte> bytes, std::string name) {
+Result<SafeTensors> SafeTensors::parse(std::span<const std::byte> bytes, const std::string& name) {
   auto impl = std::make_unique<Impl>();
   INFER_TRY(impl->add(bytes, name));
   INFER_TRY(impl->index());

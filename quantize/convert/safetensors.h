@@ -46,7 +46,7 @@ class SafeTensors {
   /// pickle files only is refused (kUnsupported): these are programs.
   static Result<SafeTensors> open_folder(const std::string& folder);
   /// A whole file in memory, which must outlive the result.
-  static Result<SafeTensors> parse(std::span<const std::byte> bytes, std::string name);
+  static Result<SafeTensors> parse(std::span<const std::byte> bytes, const std::string& name);
 
   SafeTensors(SafeTensors&&) noexcept;
   SafeTensors& operator=(SafeTensors&&) noexcept;

@@ -64,7 +64,8 @@ Result<void> write_keys(const HfConfig& c, HfKeys& out) {
   INFER_TRY(hf::expect_missing(c, "attn_logit_softcapping", "Gemma 3 has none"));
   INFER_ASSIGN(const hf::Sizes s,
                hf::read_sizes(c, {.n_ctx = 131072, .n_head = 8, .n_kv_head = 4, .head_dim = 256}));
-  INFER_ASSIGN(const hf::Rope rope, hf::read_rope(c, 1e6));
+  INFER_ASSIGN(hf::Rope rope, hf::read_rope(c, 1e6));
+  if (rope.local_base == 0.0) rope.local_base = 10000.0;
   INFER_ASSIGN(const double eps, c.number({"rms_norm_eps"}, 1e-6));
   INFER_TRY(hf::check_gemma_scale(c, s, kLayers27B));
   INFER_TRY(hf::write_base(c, s, rope, eps, out));
