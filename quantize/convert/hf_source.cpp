@@ -218,13 +218,16 @@ class Opener {
   /// Every tensor that the architecture wants is there in its shape, and no other.
   Result<void> check(const HfConfig& config) {
     INFER_ASSIGN(const model::Hparams hp, read_hparams(config));
+    INFER_ASSIGN(const bool is_tied,
+                 config.flag("tie_word_embeddings", arch_->hf->tied_by_default));
     std::map<std::string_view, MappedTensor*> rest;
     for (size_t i = n_computed_; i < tensors_.size(); ++i)
       rest.emplace(tensors_[i].name, &tensors_[i]);
     for (const model::TensorSpec& spec : arch_->tensors(hp)) {
       const auto it = rest.find(spec.name);
       if (it == rest.end()) {
-        if (spec.required) return missing(spec.name, spec.shape);
+        const bool is_output = spec.name == "output.weight";
+        if (spec.required || (is_output && !is_tied)) return missing(spec.name, spec.shape);
         continue;
       }
       MappedTensor& t = *it->second;

@@ -188,6 +188,20 @@ Result<WeightMap> read_index(const std::string& path) {
   return out;
 }
 
+/// The files of a folder without an index, sorted.
+std::vector<std::string> weight_files(const std::filesystem::path& folder) {
+  std::error_code ec;
+  if (std::filesystem::exists(folder / "model.safetensors", ec)) return {"model.safetensors"};
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ec)) {
+    std::string name = entry.path().filename().string();
+    if (name.starts_with("model-") && name.ends_with(".safetensors"))
+      files.push_back(std::move(name));
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
 /// A pickle file of the folder; empty when there is none.
 std::string pickle_of(const std::filesystem::path& folder) {
   std::error_code ec;
@@ -198,6 +212,18 @@ std::string pickle_of(const std::filesystem::path& folder) {
     }
   }
   return {};
+}
+
+Error no_weights(const std::string& folder) {
+  const std::string pickle = pickle_of(folder);
+  if (pickle.empty()) {
+    return make_error(ErrorCode::kNotFound,
+                      "{}: neither model.safetensors nor model.safetensors.index.json", folder);
+  }
+  return make_error(ErrorCode::kUnsupported,
+                    "{}: only pickle weights ({}), which are programs and are not run; save the "
+                    "model as safetensors",
+                    folder, gguf::printable(pickle));
 }
 
 }  // namespace
@@ -218,24 +244,19 @@ Result<SafeTensors> SafeTensors::parse(std::span<const std::byte> bytes, const s
 
 Result<SafeTensors> SafeTensors::open_folder(const std::string& folder) {
   const std::filesystem::path root(folder);
-  const std::filesystem::path index = root / "model.safetensors.index.json";
+  const std::string index = (root / "model.safetensors.index.json").string();
   std::error_code ec;
-  if (!std::filesystem::exists(index, ec)) {
-    const std::filesystem::path single = root / "model.safetensors";
-    if (std::filesystem::exists(single, ec)) return open_file(single.string());
-    if (const std::string pickle = pickle_of(root); !pickle.empty()) {
-      return make_error(
-          ErrorCode::kUnsupported,
-          "{}: only pickle weights ({}), which are programs and are not run; save the "
-          "model as safetensors",
-          folder, gguf::printable(pickle));
-    }
-    return make_error(ErrorCode::kNotFound,
-                      "{}: neither model.safetensors nor model.safetensors.index.json", folder);
+  WeightMap map;
+  std::vector<std::string> files;
+  if (std::filesystem::exists(index, ec)) {
+    INFER_ASSIGN(map, read_index(index));
+    std::set<std::string> named;
+    for (const auto& [tensor, file] : map) named.insert(file);
+    files.assign(named.begin(), named.end());
+  } else {
+    files = weight_files(root);
+    if (files.empty()) return no_weights(folder);
   }
-  INFER_ASSIGN(const WeightMap map, read_index(index.string()));
-  std::set<std::string> files;
-  for (const auto& [tensor, file] : map) files.insert(file);
   auto impl = std::make_unique<Impl>();
   for (const std::string& file : files) INFER_TRY(impl->add_file((root / file).string()));
   INFER_TRY(impl->index());
@@ -243,7 +264,7 @@ Result<SafeTensors> SafeTensors::open_folder(const std::string& folder) {
   for (const auto& [tensor, file] : map) {
     const SafeTensor* t = all.find(tensor);
     if (t != nullptr && std::filesystem::path(all.path_of(*t)).filename() == file) continue;
-    return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' is not in {}", index.string(),
+    return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' is not in {}", index,
                       gguf::printable(tensor), gguf::printable(file));
   }
   return all;

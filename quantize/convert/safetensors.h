@@ -42,8 +42,9 @@ struct SafeTensor {
 class SafeTensors {
  public:
   static Result<SafeTensors> open_file(const std::string& path);
-  /// `model.safetensors.index.json` and the files it names, or `model.safetensors`. A folder with
-  /// pickle files only is refused (kUnsupported): these are programs.
+  /// `model.safetensors.index.json` and the files it names, or `model.safetensors`, or all files
+  /// `model-*.safetensors`. A folder with pickle files only is refused (kUnsupported): these are
+  /// programs.
   static Result<SafeTensors> open_folder(const std::string& folder);
   /// A whole file in memory, which must outlive the result.
   static Result<SafeTensors> parse(std::span<const std::byte> bytes, const std::string& name);

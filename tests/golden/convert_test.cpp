@@ -174,6 +174,11 @@ TEST_F(Convert, ShardsAreTheSameModel) {
     const Checkpoint c(name);
     expect_same_tensors(golden(name), converted(c, 3));
   }
+  // Without the index all parts belong to it.
+  const auto to = next();
+  Checkpoint("llama").write(to, 2);
+  std::filesystem::remove(to / "model.safetensors.index.json");
+  expect_same_tensors(golden("llama"), must(convert_hf(to)));
 }
 
 TEST_F(Convert, ShardsMissingOrMisnamed) {

@@ -47,6 +47,9 @@ Result<Rope> read_rope(const HfConfig& c, double default_base, double default_pa
   INFER_ASSIGN(rope.partial, scaling.number({"partial_rotary_factor"}, partial));
   if (!(rope.partial > 0.0 && rope.partial <= 1.0))
     return c.unsupported("partial_rotary_factor", "must be in (0, 1]");
+  INFER_ASSIGN(const int64_t n_ctx,
+               c.integer({"original_max_position_embeddings", "max_position_embeddings"}, 0));
+  INFER_ASSIGN(rope.n_ctx_orig, scaling.integer({"original_max_position_embeddings"}, n_ctx));
   return rope;
 }
 
@@ -57,8 +60,7 @@ Result<void> write_yarn(const Rope& rope, double factor, HfKeys& out) {
   for (const std::string_view name : {"mscale", "mscale_all_dim"})
     INFER_TRY(expect_missing(c, name, "not known for this architecture"));
   INFER_TRY(expect_flag(c, "truncate", true, "only whole dimensions are known"));
-  INFER_ASSIGN(const int64_t n_ctx_orig, c.integer({"original_max_position_embeddings"}));
-  out.u32("rope.scaling.original_context_length", n_ctx_orig);
+  out.u32("rope.scaling.original_context_length", rope.n_ctx_orig);
   if (c.has("extrapolation_factor")) {
     INFER_ASSIGN(const double v, c.number({"extrapolation_factor"}));
     out.f32("rope.scaling.yarn_ext_factor", v);

@@ -32,6 +32,7 @@ struct Rope {
   double base = 10000.0;
   double local_base = 0.0;  ///< of layers with a sliding window; 0: not given
   double partial = 1.0;     ///< rotated part of a head
+  int64_t n_ctx_orig = 0;   ///< context of the first training; 0: not given
 };
 Result<Rope> read_rope(const HfConfig& c, double default_base = 10000.0,
                        double default_partial = 1.0);
@@ -99,11 +100,11 @@ Result<void> write_qwen(const HfConfig& c, const SizeDefaults& defaults, HfKeys&
 /// Widths of the experts, and whether the configuration wants what the architecture computes.
 Result<void> write_qwen_experts(const HfConfig& c, bool weights_norm, HfKeys& out);
 
-/// Gemma 2 and 3: norms multiply by 1 + w; the output matrix is the embedding.
+/// Gemma 2 and 3: norms multiply by 1 + w.
 inline constexpr std::array<HfName, 4> kGemmaOuter{{
     {"embed_tokens.weight", "token_embd.weight"},
     {"norm.weight", "output_norm.weight", HfChange::kAddOne},
-    {"lm_head.weight", ""},
+    {"lm_head.weight", "output.weight"},
     {"rotary_emb.inv_freq", ""},
 }};
 inline constexpr std::array<HfName, 14> kGemmaInner{{

@@ -55,19 +55,17 @@ Result<void> write_keys(const HfConfig& c, HfKeys& out) {
   INFER_ASSIGN(const hf::Sizes s, hf::read_sizes(c));
   INFER_ASSIGN(const hf::Rope rope, hf::read_rope(c));
   INFER_ASSIGN(const double eps, c.number({"rms_norm_eps"}));
-  INFER_ASSIGN(int64_t n_ctx_orig, c.integer({"original_max_position_embeddings"}, s.n_ctx));
-  INFER_ASSIGN(n_ctx_orig, rope.scaling.integer({"original_max_position_embeddings"}, n_ctx_orig));
   INFER_ASSIGN(const int64_t window, c.integer({"sliding_window"}, 0));
   const auto rope_dim = static_cast<int64_t>(rope.partial * static_cast<double>(s.head_dim));
   if (rope.type == "longrope" || rope.type == "su") {
     INFER_TRY(write_long_factors(rope.scaling, static_cast<double>(s.n_ctx),
-                                 static_cast<double>(n_ctx_orig), static_cast<size_t>(rope_dim / 2),
-                                 out));
+                                 static_cast<double>(rope.n_ctx_orig),
+                                 static_cast<size_t>(rope_dim / 2), out));
   } else if (rope.type != "default") {
     return rope.scaling.unsupported("type", "known are default and longrope");
   }
   out.u32("context_length", s.n_ctx)
-      .u32("rope.scaling.original_context_length", n_ctx_orig)
+      .u32("rope.scaling.original_context_length", rope.n_ctx_orig)
       .u32("embedding_length", s.n_embd)
       .u32("feed_forward_length", s.n_ff)
       .u32("block_count", s.n_layer)
