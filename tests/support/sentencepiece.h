@@ -8,7 +8,7 @@
 #include "core/base/result.h"
 #include "tests/support/gguf_image.h"
 
-/// Tokenizer files of Hugging Face folders -> GGUF's tokenizer tables.
+/// SentencePiece models -> GGUF's tokenizer tables, read by code of its own.
 namespace infer::test {
 
 struct SentencePieces {
@@ -23,11 +23,5 @@ Result<SentencePieces> read_sentencepiece(const std::filesystem::path& path);
 /// model "llama", pre "default"; ids n..n_vocab-1 become unused paddings as llama.cpp's converter
 /// names them.
 void write_sentencepiece(SentencePieces pieces, int64_t n_vocab, GgufImage& out);
-
-/// tokenizer.model or tokenizer.json of `folder`, and add_bos/add_eos of tokenizer_config.json.
-/// Errors: kUnsupported for a tokenizer that is neither SentencePiece nor byte-level BPE of GPT-2's
-/// form.
-Result<void> convert_tokenizer(const std::filesystem::path& folder, int64_t n_vocab,
-                               GgufImage& out);
 
 }  // namespace infer::test
