@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "core/base/error.h"
-#include "core/text/pretokenize.h"
+#include "core/text/pre_rules.h"
 #include "core/text/unicode.h"
 #include "gguf/describe.h"
 
@@ -153,8 +153,8 @@ Result<void> read_special(const Reader& file, Vocab& vocab) {
   INFER_TRY(read("tokenizer.ggml.padding_token_id", -1, sp.pad));
   bool add_bos = spm;
   if (!spm) {
-    INFER_ASSIGN(const PreTokenizerDef* def, find_pre_tokenizer(vocab.pre_name, vocab.file));
-    add_bos = def->add_bos;
+    INFER_ASSIGN(const PreSpec spec, read_pre_spec(file, vocab.pre_name));
+    add_bos = spec.add_bos;
   }
   INFER_ASSIGN(sp.add_bos, file.get_bool("tokenizer.ggml.add_bos_token", add_bos));
   INFER_ASSIGN(sp.add_eos, file.get_bool("tokenizer.ggml.add_eos_token", false));
