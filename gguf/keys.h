@@ -34,6 +34,7 @@ inline constexpr std::string_view kUnknownId = "tokenizer.ggml.unknown_token_id"
 inline constexpr std::string_view kSeparatorId =
     "tokenizer.ggml.seperator_token_id";  // misspelt in every file
 inline constexpr std::string_view kPaddingId = "tokenizer.ggml.padding_token_id";
+inline constexpr std::string_view kClsId = "tokenizer.ggml.cls_token_id";
 inline constexpr std::string_view kMaskId = "tokenizer.ggml.mask_token_id";
 inline constexpr std::string_view kAddBos = "tokenizer.ggml.add_bos_token";
 inline constexpr std::string_view kAddEos = "tokenizer.ggml.add_eos_token";

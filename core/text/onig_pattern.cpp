@@ -21,8 +21,9 @@ constexpr int kMaxRepeat = 4096;
 // Unicode's White_Space. PCRE2's own \s adds U+180E, which has not been a space since Unicode 6.3.
 constexpr std::string_view kSpaces =
     R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-// As Oniguruma's \w counts: with the six numbers of Latin-1 that are no digits.
-constexpr std::string_view kWord =
+constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Outside of a class Oniguruma's \w has the six numbers of Latin-1 that are no digits as well.
+constexpr std::string_view kWordAlone =
     R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 constexpr std::string_view kHex = "0-9A-Fa-f";
 
@@ -324,7 +325,7 @@ class Translator {
     std::string items;
     bool negated = false;
   };
-  Result<Set> set_escape() {
+  Result<Set> set_escape(bool in_class) {
     const char c = peek();
     if (c == 'p' || c == 'P') {
       INFER_ASSIGN(std::string items, property());
@@ -341,7 +342,7 @@ class Translator {
         return Set{R"(\P{Nd})"};
       case 'w':
       case 'W':
-        return Set{std::string(kWord), c == 'W'};
+        return Set{std::string(in_class ? kWord : kWordAlone), c == 'W'};
       case 'h':
       case 'H':
         return Set{std::string(kHex), c == 'H'};
@@ -367,12 +368,12 @@ class Translator {
     if (c == 'b' || c == 'B') {
       ++at_;
       // A border of a word: it stands on one side only. \B: on both or none.
-      const std::string in = fmt::format("[{}]", kWord);
+      const std::string in = fmt::format("[{}]", kWordAlone);
       const std::string_view here = c == 'b' ? "!" : "=", there = c == 'b' ? "=" : "!";
       out_ += fmt::format("(?:(?<={0})(?{1}{0})|(?<!{0})(?{2}{0}))", in, here, there);
       return {};
     }
-    INFER_ASSIGN(const Set set, set_escape());
+    INFER_ASSIGN(const Set set, set_escape(/*in_class=*/false));
     const bool one_item = set.items.starts_with("\\p{") || set.items.starts_with("\\P{");
     const bool bare = one_item && set.items.find('}') + 1 == set.items.size();
     out_ += bare ? set.items : fmt::format("[{}{}]", set.negated ? "^" : "", set.items);
@@ -397,7 +398,7 @@ class Translator {
     if (eat("b")) return std::optional<uint32_t>(8);
     INFER_ASSIGN(const std::optional<uint32_t> cp, escaped_character());
     if (cp) return cp;
-    INFER_ASSIGN(const Set found, set_escape());
+    INFER_ASSIGN(const Set found, set_escape(/*in_class=*/true));
     if (found.negated) {
       set.others.push_back("[^" + found.items + ']');
     } else {

@@ -44,6 +44,11 @@ constexpr std::string_view kSpaceLetters = R"(\s?\p{L}+)";
 constexpr std::string_view kSpacePunctuation = R"(\s?\p{P}+)";
 // Chinese and Hangul, with all that lies between U+0800 and U+4E00: the range is as published.
 constexpr std::string_view kCjk = R"([\x{4e00}-\x{9fa5}\x{800}-\x{4e00}\x{ac00}-\x{d7ff}]+)";
+constexpr std::string_view kNumbers3 = R"(\p{N}{1,3})";
+constexpr std::string_view kHanKana = R"([\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+)";
+constexpr std::string_view kDeepseekV3 =
+    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|)"
+    R"( ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 // Names and defaults as llama.cpp assigns them (src/llama-vocab.cpp); where its pattern only comes
 // near that of the model's tokenizer.json (tekken, gpt-4o), the latter. Names that share a row's
@@ -105,6 +110,8 @@ constexpr PreTokenizerDef kDefs[] = {
     {.name = "seed-coder", .patterns = {kSeedCoder}},
     {.name = "deepseek-coder",
      .patterns = {kLineEnd, kSpaceLetters, kSpacePunctuation, kCjk, kDigit}},
+    {.name = "deepseek-v3", .patterns = {kNumbers3, kHanKana, kDeepseekV3}},
+    {.name = "hunyuan-dense", .patterns = {kNumbers3, kHanKana, kDeepseekV3}},
 };
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
