@@ -49,6 +49,7 @@ inline constexpr std::string_view kChatTemplates = "tokenizer.chat_templates";
 // tokenizer.ggml.pre stands for; other readers pass over them.
 inline constexpr std::string_view kInferPreRules = "infer.tokenizer.pre.rules";
 inline constexpr std::string_view kInferNormalizer = "infer.tokenizer.normalizer";
+inline constexpr std::string_view kInferSpacePrefix = "infer.tokenizer.space_prefix";
 inline constexpr std::string_view kInferIgnoreMerges = "infer.tokenizer.ignore_merges";
 
 // After "<arch>.": `arch_key("llama", kBlockCount)` is "llama.block_count".

@@ -32,8 +32,8 @@ struct PreRule {
   };
   Kind kind = Kind::kSplit;
   SplitBehavior behavior = SplitBehavior::kIsolated;
-  bool invert = false;  ///< what lies between the matches counts as matched
-  std::string pattern;  ///< in Oniguruma's dialect
+  bool invert = false;    ///< what lies between the matches counts as matched
+  std::string pattern{};  ///< in Oniguruma's dialect
 
   bool operator==(const PreRule&) const = default;
 };

@@ -107,8 +107,8 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text,
       if (f.id >= 0) {
         out.push_back(f.id);
       } else {  // at the beginning or after a special token, so it starts with a space either way
-        impl_->spm->encode(text.substr(f.begin, f.end - f.begin), vocab.special.add_space_prefix,
-                           scratch, out);
+        const std::string_view part = text.substr(f.begin, f.end - f.begin);
+        impl_->spm->encode(part, vocab.adds_space(part, f.begin == 0), scratch, out);
       }
     }
   } else {

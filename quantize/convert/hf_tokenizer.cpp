@@ -218,6 +218,12 @@ class Writer {
     INFER_TRY(add_tokens(tokens));
     INFER_TRY(check_merges(tokens, plan));
     INFER_TRY(write_spm_tables(tokens, plan.adds_prefix));
+    if (!plan.prefix_rule.empty()) {
+      INFER_TRY(out_.add_string(keys::kInferSpacePrefix, plan.prefix_rule));
+      notes_.push_back(fmt::format(
+          "{} says that texts which begin with a space get no other: only infer reads it",
+          keys::kInferSpacePrefix));
+    }
     SpecialDefaults defaults;
     if (!unk.empty()) defaults.ids["unk"] = tokens.find(unk);
     return write_special(configs_, json_.root, defaults, tokens, out_, notes_);

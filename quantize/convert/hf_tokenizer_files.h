@@ -14,9 +14,9 @@ namespace infer::quantize {
 struct HfTokenizerFiles {
   using Text = std::optional<std::string>;
   std::string folder;  ///< named in errors
-  Text tokenizer_model, tokenizer_json, tokenizer_config, special_tokens_map, added_tokens, config,
-      generation_config, chat_template_jinja, chat_template_json;
-  std::map<std::string, std::string> more_templates;  ///< additional_chat_templates/NAME.jinja
+  Text tokenizer_model{}, tokenizer_json{}, tokenizer_config{}, special_tokens_map{},
+      added_tokens{}, config{}, generation_config{}, chat_template_jinja{}, chat_template_json{};
+  std::map<std::string, std::string> more_templates{};  ///< additional_chat_templates/NAME.jinja
 };
 
 /// Errors: kNotFound (no such folder), kIo, kUnsupported (a file above 256 MiB).

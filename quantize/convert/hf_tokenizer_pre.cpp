@@ -120,13 +120,12 @@ class RuleReader {
 
  private:
   void push(PreRule rule) {
-    if (letters_) out_.push_back({.kind = PreRule::Kind::kByteLetters, .pattern = ""});
+    if (letters_) out_.push_back({.kind = PreRule::Kind::kByteLetters});
     letters_ = false;
     out_.push_back(std::move(rule));
   }
   Result<void> byte_level(const Json& step) {
-    if (bool_at(step, "add_prefix_space", true))
-      push({.kind = PreRule::Kind::kPrefixSpace, .pattern = ""});
+    if (bool_at(step, "add_prefix_space", true)) push({.kind = PreRule::Kind::kPrefixSpace});
     if (bool_at(step, "use_regex", true)) {
       INFER_ASSIGN(const text::PreTokenizerDef* gpt2, text::find_pre_tokenizer("gpt-2", name_));
       push(text::rules_of(*gpt2).front());
@@ -246,6 +245,8 @@ Result<SpacePlan> read_space_plan(const Json& root, std::string_view name) {
     if (type == "Metaspace" && string_at(*step, "replacement", std::string(kMark)) == kMark) {
       const std::string scheme = string_at(
           *step, "prepend_scheme", bool_at(*step, "add_prefix_space", true) ? "always" : "never");
+      if (scheme != "never" && !plan.adds_prefix)
+        plan.prefix_rule = scheme == "first" ? "unless_space_and_first" : "unless_space";
       plan.adds_prefix = plan.adds_prefix || scheme != "never";
       plan.cuts_words = plan.cuts_words || bool_at(*step, "split", true);
       marks = true;

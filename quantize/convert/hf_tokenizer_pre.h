@@ -28,6 +28,8 @@ Result<void> write_byte_plan(const BytePlan& plan, bool ignore_merges, gguf::Hea
 struct SpacePlan {
   bool adds_prefix = false;  ///< a space goes before a text
   bool cuts_words = false;   ///< no token reaches from one word into the next
+  /// Value of infer.tokenizer.space_prefix: which texts get the space, where it is not all of them.
+  std::string prefix_rule{};
 };
 Result<SpacePlan> read_space_plan(const nlohmann::json& root, std::string_view name);
 

@@ -17,7 +17,7 @@ import sys
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from make_pretokenize import BLOOM, CAPITALS, ENDS, LETTERS, SHORT, TAIL, TEXTS, random_texts
 
@@ -202,7 +202,7 @@ def odd_folder(texts):
     trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=["<|endoftext|>"], show_progress=False,
                                   initial_alphabet=sorted(LETTER_OF.values()))
     t.train_from_iterator(TEXTS * 3 + random_texts(60), trainer)
-    t.add_tokens(["=>", "  "])
+    t.add_tokens([AddedToken("=>", normalized=False), AddedToken("  ", normalized=False)])
     t.add_special_tokens(["<|im_end|>"])
     body = json.loads(t.to_str())
     return {"what": "odd", "n_vocab": 430, "tokenizer": body, "ids": ids(t, texts)}

@@ -16,9 +16,9 @@ namespace infer::test {
 
 struct Converted {
   std::string error;  ///< empty if it went well
-  std::vector<std::string> notes;
-  std::shared_ptr<const gguf::Reader> header;
-  std::shared_ptr<const text::Tokenizer> tokenizer;
+  std::vector<std::string> notes{};
+  std::shared_ptr<const gguf::Reader> header{};
+  std::shared_ptr<const text::Tokenizer> tokenizer{};
 };
 
 inline Converted convert_files(const quantize::HfTokenizerFiles& files, int64_t n_vocab,
