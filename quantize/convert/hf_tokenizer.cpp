@@ -6,6 +6,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "core/base/error.h"
 #include "core/text/unicode.h"
 #include "core/text/vocab.h"
@@ -84,8 +86,15 @@ class Writer {
 
   Result<void> add_tokens(TokenTable& tokens) {
     INFER_ASSIGN(const std::vector<AddedToken> added, collect_added(files_, configs_, json_.root));
-    int64_t n_outside = 0;
+    int64_t n_outside = 0, n_odd = 0;
     for (const AddedToken& token : added) {
+      if (token.matches_oddly && n_odd++ == 0)
+        notes_.push_back(
+            fmt::format("added token '{}' (and perhaps others) is to take in spaces beside it or "
+                        "to stand alone "
+                        "(lstrip, rstrip, single_word): GGUF cannot say so",
+                        gguf::printable(token.text)));
+      late_tokens_ = late_tokens_ || (token.normalized && !token.special);
       INFER_ASSIGN(const bool inside, tokens.add(token));
       if (!inside && n_outside++ == 0)
         notes_.push_back(
@@ -105,6 +114,10 @@ class Writer {
     INFER_ASSIGN(const BytePlan plan, read_byte_plan(json_.root, json_name()));
     INFER_TRY(out_.add_string(keys::kTokenizerModel, "gpt2"));
     INFER_TRY(write_byte_plan(plan, bool_at(model(), "ignore_merges", false), out_, notes_));
+    const bool rewrites = std::any_of(plan.forms.begin(), plan.forms.end(),
+                                      [](const std::string& f) { return f.starts_with("nfk"); });
+    if (rewrites && late_tokens_)
+      notes_.push_back("added tokens are looked for before the text is normalised, not behind");
     INFER_TRY(tokens.write(out_, /*with_scores=*/false));
     INFER_TRY(write_merges(tokens));
     SpecialDefaults defaults;
@@ -117,7 +130,7 @@ class Writer {
     std::vector<std::string> lines;
     lines.reserve(json_.merges.size());
     for (const auto& [left, right] : json_.merges) {
-      const std::string pair = left + ' ' + right;
+      const std::string pair = fmt::format("{} {}", left, right);
       if (left.find(' ') != std::string::npos || right.find(' ') != std::string::npos) {
         return make_error(ErrorCode::kUnsupported,
                           "{}: model.merges[{}] = '{}': a token with a space cannot be written",
@@ -277,6 +290,7 @@ class Writer {
   std::vector<std::string>& notes_;
   HfConfigs configs_;
   TokenizerJson json_;
+  bool late_tokens_ = false;  ///< some added token is looked for behind the normalizer
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "quantize/convert/hf_tokenizer_json.h"
 
 #include <array>
+#include <utility>
 
 #include "core/base/error.h"
 #include "gguf/describe.h"
@@ -141,7 +142,7 @@ const Json& member(const Json& object, const char* key) {
 
 std::string string_at(const Json& object, const char* key, std::string fallback) {
   const Json& v = member(object, key);
-  return v.is_string() ? v.get<std::string>() : fallback;
+  return v.is_string() ? v.get<std::string>() : std::move(fallback);
 }
 
 bool bool_at(const Json& object, const char* key, bool fallback) {

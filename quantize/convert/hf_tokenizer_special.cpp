@@ -45,7 +45,10 @@ Result<AddedToken> added_token(int64_t id, const Json& entry, std::string_view f
   const Json& content = member(entry, "content");
   if (!content.is_string())
     return make_error(ErrorCode::kCorrupt, "{}: added token {} has no content", file, id);
-  return AddedToken{id, content.get<std::string>(), bool_at(entry, "special", false)};
+  const bool odd = bool_at(entry, "lstrip", false) || bool_at(entry, "rstrip", false) ||
+                   bool_at(entry, "single_word", false);
+  return AddedToken{id, content.get<std::string>(), bool_at(entry, "special", false), odd,
+                    bool_at(entry, "normalized", false)};
 }
 
 /// What a post_processor puts around a text.
@@ -229,7 +232,7 @@ Result<std::vector<AddedToken>> collect_added(const HfTokenizerFiles& files,
         return make_error(ErrorCode::kCorrupt, "{}/added_tokens.json: the id of '{}' is no integer",
                           files.folder, gguf::printable(text));
       }
-      all.push_back({id.get<int64_t>(), text, false});
+      all.push_back({.id = id.get<int64_t>(), .text = text});
     }
   }
   const Json& list = member(tokenizer_json, "added_tokens");

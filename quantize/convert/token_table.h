@@ -15,8 +15,10 @@ namespace infer::quantize {
 /// A token beside the model's own.
 struct AddedToken {
   int64_t id = -1;
-  std::string text;
+  std::string text{};
   bool special = false;
+  bool matches_oddly = false;  ///< lstrip, rstrip or single_word
+  bool normalized = false;     ///< looked for in the text as the normalizer leaves it
 };
 
 /// Tokens, scores and types by id, as GGUF wants them: one for each row of the embedding.

@@ -154,6 +154,18 @@ TEST(HfTokenizer, ChatTemplates) {
   EXPECT_EQ(*convert_files(files, 260).header->get_string("tokenizer.chat_template"), "C");
 }
 
+TEST(HfTokenizer, WhatGgufCannotSayIsNoted) {
+  json t = small_bpe();
+  t["added_tokens"][0]["rstrip"] = true;
+  EXPECT_THAT(convert_files(folder_of(t), 260).notes, ElementsAre(HasSubstr("'<s>'")));
+  t = small_bpe();
+  t["normalizer"] = {{"type", "NFKC"}};
+  t["added_tokens"].push_back({{"id", 259}, {"content", "  "}, {"normalized", true}});
+  EXPECT_THAT(
+      convert_files(folder_of(t), 260).notes,
+      ElementsAre(HasSubstr("infer.tokenizer.normalizer"), HasSubstr("before the text is")));
+}
+
 TEST(HfTokenizer, RefusalsNameWhatTheyRefuse) {
   const auto with_type = [](const char* type) {
     json t = small_bpe();
