@@ -17,6 +17,7 @@ namespace infer::test {
 struct Converted {
   std::string error;  ///< empty if it went well
   std::vector<std::string> notes{};
+  std::vector<std::byte> bytes{};  ///< what the header lies in
   std::shared_ptr<const gguf::Reader> header{};
   std::shared_ptr<const text::Tokenizer> tokenizer{};
 };
@@ -32,7 +33,9 @@ inline Converted convert_files(const quantize::HfTokenizerFiles& files, int64_t 
   }
   auto bytes = out.encode();
   EXPECT_TRUE(bytes.ok());
-  auto header = gguf::Reader::parse(*bytes, "model.gguf", {.header_only = true});
+  if (!bytes.ok()) return c;
+  c.bytes = *std::move(bytes);
+  auto header = gguf::Reader::parse(c.bytes, "model.gguf", {.header_only = true});
   if (!header.ok()) {
     c.error = header.error().message;
     return c;
