@@ -1,10 +1,8 @@
 #include "quantize/convert/hf_tokenizer.h"
 
 #include <algorithm>
-#include <span>
-#include <unordered_map>
-#include <unordered_set>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -216,20 +214,15 @@ class Writer {
     INFER_ASSIGN(TokenTable tokens, TokenTable::make(json_name(), info_.n_vocab));
     const bool bytes = bool_at(model(), "byte_fallback", false);
     const std::string unk = string_at(model(), "unk_token");
-    std::unordered_map<std::string, int64_t> first_rank;
-    for (size_t i = 0; i < json_.merges.size(); ++i)
-      first_rank.emplace(json_.merges[i].first + json_.merges[i].second, static_cast<int64_t>(i));
-    const auto n_merge = static_cast<int64_t>(json_.merges.size());
+    const float last = -static_cast<float>(json_.merges.size() + 1);
     for (const auto& [text, id] : json_.vocab) {
-      const auto rank = first_rank.find(text);
-      const int64_t order = rank == first_rank.end() ? n_merge + 1 : rank->second;
       const TokenKind kind = bytes && text::byte_of_spelling(text) >= 0 ? TokenKind::kByte
                              : !unk.empty() && text == unk              ? TokenKind::kUnknown
                                                                         : TokenKind::kNormal;
-      INFER_TRY(tokens.place(id, text, kind, -static_cast<float>(order)));
+      INFER_TRY(tokens.place(id, text, kind, last));
     }
     INFER_TRY(add_tokens(tokens));
-    INFER_TRY(check_merges(tokens, plan));
+    INFER_TRY(score_by_merges(tokens, plan));
     INFER_TRY(write_spm_tables(tokens, plan.adds_prefix));
     if (!plan.prefix_rule.empty()) {
       INFER_TRY(out_.add_string(keys::kInferSpacePrefix, plan.prefix_rule));
@@ -243,37 +236,31 @@ class Writer {
   }
 
   /// Scores give the merges back only if every way to make a token is a merge, one token's next to
-  /// each other.
-  Result<void> check_merges(const TokenTable& tokens, const SpacePlan& plan) {
-    std::unordered_map<std::string_view, std::unordered_set<size_t>> cuts;
-    std::vector<std::string> joined;
-    joined.reserve(json_.merges.size());
+  /// each other: as in the files that are made of a SentencePiece model.
+  Result<void> score_by_merges(TokenTable& tokens, const SpacePlan& plan) {
+    std::vector<uint64_t> pairs;  // left << 32 | right
+    std::vector<int64_t> last(static_cast<size_t>(tokens.size()), -1);
     int64_t n_apart = 0;
-    for (const auto& [left, right] : json_.merges) {
-      joined.push_back(left + right);
-      if (tokens.find(left) < 0 || tokens.find(right) < 0 || tokens.find(joined.back()) < 0) {
+    for (int64_t i = 0; i < static_cast<int64_t>(json_.merges.size()); ++i) {
+      const auto& [left, right] = json_.merges[static_cast<size_t>(i)];
+      const int64_t l = tokens.find(left), r = tokens.find(right), id = tokens.find(left + right);
+      if (l < 0 || r < 0 || id < 0) {
         return make_error(ErrorCode::kCorrupt,
                           "{}: model.merges[{}] = '{} {}' names a token that the vocabulary lacks",
-                          json_name(), joined.size() - 1, gguf::printable(left),
-                          gguf::printable(right));
+                          json_name(), i, gguf::printable(left), gguf::printable(right));
       }
-      std::unordered_set<size_t>& known = cuts[joined.back()];
-      const bool again = joined.size() > 1 && joined[joined.size() - 2] == joined.back();
-      if (!known.empty() && !again) ++n_apart;
-      known.insert(left.size());
+      int64_t& before = last[static_cast<size_t>(id)];
+      if (before < 0 && tokens.kind(id) == TokenKind::kNormal)
+        tokens.set_score(id, -static_cast<float>(i));
+      if (before >= 0 && before != i - 1) ++n_apart;
+      before = i;
+      pairs.push_back(pair_key(l, r));
     }
+    std::sort(pairs.begin(), pairs.end());
     int64_t n_other = 0, n_across = 0;
     for (const auto& [text, id] : json_.vocab) {
-      if (tokens.kind(id) != TokenKind::kNormal) continue;  // never made by joining
-      const auto known = cuts.find(text);
-      for (size_t at = 0; at < text.size();) {
-        at += text::utf8_step(text, at).len;
-        const std::string_view whole = text;
-        if (at == text.size()) break;
-        if (plan.cuts_words && whole.substr(at).starts_with(text::kSpaceMark)) ++n_across;
-        if (known != cuts.end() && known->second.contains(at)) continue;
-        if (tokens.find(whole.substr(0, at)) >= 0 && tokens.find(whole.substr(at)) >= 0) ++n_other;
-      }
+      if (tokens.kind(id) == TokenKind::kNormal)
+        count_joins(tokens, pairs, text, n_other, plan.cuts_words ? &n_across : nullptr);
     }
     if (n_apart + n_other + n_across > 0) {
       notes_.push_back(fmt::format(
@@ -282,6 +269,24 @@ class Writer {
           n_other, n_apart, n_across));
     }
     return {};
+  }
+
+  static uint64_t pair_key(int64_t left, int64_t right) {
+    return static_cast<uint64_t>(left) << 32 | static_cast<uint64_t>(right);
+  }
+  /// Ways to make `text` of two tokens that are no merge; places where a word begins inside of it.
+  static void count_joins(const TokenTable& tokens, const std::vector<uint64_t>& pairs,
+                          std::string_view text, int64_t& n_other, int64_t* n_across) {
+    for (size_t at = text.empty() ? 0 : text::utf8_step(text, 0).len; at < text.size();
+         at += text::utf8_step(text, at).len) {
+      const std::string_view right = text.substr(at);
+      if (n_across != nullptr && right.starts_with(text::kSpaceMark)) ++*n_across;
+      const int64_t l = tokens.find(text.substr(0, at)), r = tokens.find(right);
+      if (l < 0 || r < 0) continue;
+      const bool joinable =
+          tokens.kind(l) == TokenKind::kNormal && tokens.kind(r) == TokenKind::kNormal;
+      if (joinable && !std::binary_search(pairs.begin(), pairs.end(), pair_key(l, r))) ++n_other;
+    }
   }
 
   const HfTokenizerFiles& files_;

@@ -43,6 +43,8 @@ class TokenTable {
   text::TokenKind kind(int64_t id) const {
     return static_cast<text::TokenKind>(kind_[static_cast<size_t>(id)]);
   }
+  void set_score(int64_t id, float score) { score_[static_cast<size_t>(id)] = score; }
+
   Result<void> write(gguf::HeaderBuilder& out, bool with_scores) const;
 
  private:

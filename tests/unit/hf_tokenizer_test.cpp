@@ -166,6 +166,33 @@ TEST(HfTokenizer, WhatGgufCannotSayIsNoted) {
       ElementsAre(HasSubstr("infer.tokenizer.normalizer"), HasSubstr("before the text is")));
 }
 
+TEST(HfTokenizer, MergesThatScoresCannotSayAreCounted) {
+  // "abc" is made of "a" and "bc" only, but "ab" and "c" would give it too; "ab" comes twice,
+  // apart.
+  json t = {{"pre_tokenizer", {{"type", "Metaspace"}, {"prepend_scheme", "always"}}},
+            {"model",
+             {{"type", "BPE"},
+              {"vocab",
+               {{"a", 0},
+                {"b", 1},
+                {"c", 2},
+                {"ab", 3},
+                {"bc", 4},
+                {"abc", 5},
+                {"a\u2581", 6},
+                {"\u2581", 7}}},
+              {"merges", {"a b", "b c", "a bc", "a b", "a \u2581"}}}}};
+  const Converted c = convert_files(folder_of(t), 8);
+  ASSERT_NE(c.tokenizer, nullptr) << c.error;
+  EXPECT_THAT(
+      c.notes,
+      ElementsAre(
+          HasSubstr("(1 pairs make a token without being one, 1 out of order, 1 across words)"),
+          HasSubstr("infer.tokenizer.space_prefix")));
+  EXPECT_THAT(*c.tokenizer->encode("ab", {.add_special = false}), ElementsAre(7, 3));
+  EXPECT_THAT(*c.tokenizer->encode(" ab", {.add_special = false}), ElementsAre(7, 3));
+}
+
 TEST(HfTokenizer, RefusalsNameWhatTheyRefuse) {
   const auto with_type = [](const char* type) {
     json t = small_bpe();
