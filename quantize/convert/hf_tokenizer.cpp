@@ -1,231 +1,315 @@
 #include "quantize/convert/hf_tokenizer.h"
 
 #include <algorithm>
-#include <array>
-#include <cstring>
-#include <filesystem>
-#include <optional>
-#include <span>
 #include <utility>
 #include <vector>
 
+#include <fmt/format.h>
+
 #include "core/base/error.h"
+#include "core/text/unicode.h"
+#include "core/text/vocab.h"
+#include "gguf/describe.h"
 #include "gguf/keys.h"
-#include "gguf/mmap.h"
-#include "quantize/convert/json.h"
+#include "quantize/convert/hf_tokenizer_files.h"
+#include "quantize/convert/hf_tokenizer_json.h"
+#include "quantize/convert/hf_tokenizer_pre.h"
+#include "quantize/convert/hf_tokenizer_special.h"
+#include "quantize/convert/sentencepiece.h"
+#include "quantize/convert/token_table.h"
 
 namespace infer::quantize {
 namespace {
 
-using model::HfConfig;
-using model::HfValue;
+using Json = nlohmann::json;
+using text::TokenKind;
 namespace keys = gguf::keys;
 
-/// tokenizer.ggml.token_type.
-constexpr int32_t kNormal = 1, kControl = 3, kUserDefined = 4, kUnused = 5;
+/// One conversion.
+class Writer {
+ public:
+  Writer(const HfTokenizerFiles& files, const HfTokenizerInfo& info, gguf::HeaderBuilder& out,
+         std::vector<std::string>& notes)
+      : files_(files), info_(info), out_(out), notes_(notes) {}
 
-struct Vocab {
-  std::vector<std::string> tokens;
-  std::vector<float> scores;
-  std::vector<int32_t> types;
-
-  explicit Vocab(int64_t n) {
-    for (int64_t i = 0; i < n; ++i) tokens.push_back(fmt::format("[PAD{}]", i));
-    scores.assign(tokens.size(), -10000.0f);
-    types.assign(tokens.size(), kUnused);
-  }
-  Result<void> place(const std::string& file, int64_t id, std::string_view text, float score,
-                     int32_t type) {
-    if (id < 0 || id >= static_cast<int64_t>(tokens.size())) {
-      return make_error(ErrorCode::kCorrupt, "{}: token id {} of a vocabulary of {}", file, id,
-                        tokens.size());
+  Result<void> run() {
+    INFER_ASSIGN(configs_, read_configs(files_));
+    if (files_.tokenizer_json) {
+      INFER_ASSIGN(json_, parse_tokenizer_json(*files_.tokenizer_json, json_name()));
     }
-    tokens[static_cast<size_t>(id)] = text;
-    scores[static_cast<size_t>(id)] = score;
-    types[static_cast<size_t>(id)] = type;
+    const bool bytes = is_byte_level();
+    if (!files_.tokenizer_json && !files_.tokenizer_model) {
+      return make_error(ErrorCode::kNotFound, "{}: neither tokenizer.model nor tokenizer.json",
+                        files_.folder);
+    }
+    if (bytes) {
+      INFER_TRY(byte_bpe());
+    } else if (files_.tokenizer_model) {
+      INFER_TRY(sentencepiece());
+    } else {
+      INFER_TRY(fallback_bpe());
+    }
+    return write_chat_templates(files_, configs_, out_, notes_);
+  }
+
+ private:
+  std::string json_name() const { return files_.folder + "/tokenizer.json"; }
+  std::string model_name() const { return files_.folder + "/tokenizer.model"; }
+  const Json& model() const { return member(json_.root, "model"); }
+
+  /// ByteLevel may stand in the pre_tokenizer or only in the decoder.
+  bool is_byte_level() const {
+    return has_step(member(json_.root, "pre_tokenizer"), "ByteLevel") ||
+           string_at(member(json_.root, "decoder"), "type") == "ByteLevel";
+  }
+
+  /// Refuses models of tokenizer.json that are no BPE, or one with parts that GGUF has no word for.
+  Result<void> check_bpe() const {
+    const std::string type = string_at(model(), "type", json_.merges.empty() ? "?" : "BPE");
+    if (type != "BPE") {
+      return make_error(ErrorCode::kUnsupported,
+                        "{}: model.type = '{}' is not supported (BPE is, and tokenizer.model of "
+                        "SentencePiece's BPE)",
+                        json_name(), gguf::printable(type));
+    }
+    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+      if (!string_at(model(), key).empty())
+        return make_error(ErrorCode::kUnsupported, "{}: model.{} = '{}' is not supported",
+                          json_name(), key, gguf::printable(string_at(model(), key)));
+    }
+    if (json_.vocab.empty())
+      return make_error(ErrorCode::kCorrupt, "{}: model.vocab has no tokens", json_name());
     return {};
   }
-  Result<void> write_tokens(gguf::HeaderBuilder& out) const {
-    const std::vector<std::string_view> views(tokens.begin(), tokens.end());
-    return out.add_strings(keys::kTokens, views);
+
+  Result<void> add_tokens(TokenTable& tokens) {
+    INFER_ASSIGN(const std::vector<AddedToken> added, collect_added(files_, configs_, json_.root));
+    int64_t n_outside = 0, n_odd = 0;
+    for (const AddedToken& token : added) {
+      if (token.matches_oddly && n_odd++ == 0)
+        notes_.push_back(
+            fmt::format("added token '{}' (and perhaps others) is to take in spaces beside it or "
+                        "to stand alone "
+                        "(lstrip, rstrip, single_word): GGUF cannot say so",
+                        gguf::printable(token.text)));
+      late_tokens_ = late_tokens_ || (token.normalized && !token.special);
+      INFER_ASSIGN(const bool inside, tokens.add(token));
+      if (!inside && n_outside++ == 0)
+        notes_.push_back(
+            fmt::format("added token '{}' has id {}, the embedding has {} rows: left "
+                        "out, and all behind it",
+                        gguf::printable(token.text), token.id, tokens.size()));
+    }
+    return tokens.finish();
   }
-};
 
-/// A field of a protocol buffer message.
-struct Field {
-  uint64_t number = 0;
-  uint64_t varint = 0;              ///< wire type 0
-  std::span<const std::byte> data;  ///< wire types 1, 2 and 5
-};
-
-std::optional<uint64_t> take_varint(std::span<const std::byte>& rest) {
-  uint64_t v = 0;
-  for (unsigned shift = 0; shift < 64 && !rest.empty(); shift += 7) {
-    const auto b = static_cast<uint64_t>(rest[0]);
-    rest = rest.subspan(1);
-    v |= (b & 0x7f) << shift;
-    if (b < 0x80) return v;
+  Result<void> byte_bpe() {
+    INFER_TRY(check_bpe());
+    INFER_ASSIGN(TokenTable tokens, TokenTable::make(json_name(), info_.n_vocab));
+    for (const auto& [text, id] : json_.vocab)
+      INFER_TRY(tokens.place(id, text, TokenKind::kNormal, 0.0f));
+    INFER_TRY(add_tokens(tokens));
+    INFER_ASSIGN(const BytePlan plan, read_byte_plan(json_.root, json_name()));
+    INFER_TRY(out_.add_string(keys::kTokenizerModel, "gpt2"));
+    INFER_TRY(write_byte_plan(plan, bool_at(model(), "ignore_merges", false), out_, notes_));
+    const bool rewrites = std::any_of(plan.forms.begin(), plan.forms.end(),
+                                      [](const std::string& f) { return f.starts_with("nfk"); });
+    if (rewrites && late_tokens_)
+      notes_.push_back("added tokens are looked for before the text is normalised, not behind");
+    INFER_TRY(tokens.write(out_, /*with_scores=*/false));
+    INFER_TRY(write_merges(tokens));
+    SpecialDefaults defaults;
+    if (const std::string unk = string_at(model(), "unk_token"); !unk.empty())
+      defaults.ids["unk"] = tokens.find(unk);
+    return write_special(configs_, json_.root, defaults, tokens, out_, notes_);
   }
-  return std::nullopt;
-}
 
-std::optional<Field> take_field(std::span<const std::byte>& rest) {
-  const auto tag = take_varint(rest);
-  if (!tag) return std::nullopt;
-  Field field{.number = *tag >> 3, .varint = 0, .data = {}};
-  std::optional<uint64_t> n_bytes;
-  switch (*tag & 7) {
-    case 0:
-      if (const auto v = take_varint(rest)) {
-        field.varint = *v;
-        return field;
+  Result<void> write_merges(const TokenTable& tokens) {
+    std::vector<std::string> lines;
+    lines.reserve(json_.merges.size());
+    for (const auto& [left, right] : json_.merges) {
+      const std::string pair = fmt::format("{} {}", left, right);
+      if (left.find(' ') != std::string::npos || right.find(' ') != std::string::npos) {
+        return make_error(ErrorCode::kUnsupported,
+                          "{}: model.merges[{}] = '{}': a token with a space cannot be written",
+                          json_name(), lines.size(), gguf::printable(pair));
       }
-      return std::nullopt;
-    case 1:
-      n_bytes = 8;
-      break;
-    case 2:
-      n_bytes = take_varint(rest);
-      break;
-    case 5:
-      n_bytes = 4;
-      break;
-    default:
-      break;
-  }
-  if (!n_bytes || *n_bytes > rest.size()) return std::nullopt;
-  field.data = rest.first(*n_bytes);
-  rest = rest.subspan(*n_bytes);
-  return field;
-}
-
-Result<void> write_sentencepiece(const std::string& path, Vocab vocab, gguf::HeaderBuilder& out) {
-  INFER_ASSIGN(const gguf::InputFile file, gguf::InputFile::open(path));
-  INFER_ASSIGN(const gguf::MappedFile map, gguf::MappedFile::map(file, path));
-  std::span<const std::byte> rest = map.bytes();
-  const Error bad = make_error(ErrorCode::kCorrupt, "{}: not a SentencePiece model", path);
-  for (int64_t id = 0; !rest.empty();) {
-    const auto field = take_field(rest);
-    if (!field) return bad;
-    if (field->number != 1) continue;
-    std::string_view text;
-    float score = 0.0f;
-    auto type = static_cast<uint64_t>(kNormal);
-    std::span<const std::byte> piece = field->data;
-    while (!piece.empty()) {
-      const auto part = take_field(piece);
-      if (!part) return bad;
-      if (part->number == 1)
-        text = {reinterpret_cast<const char*>(part->data.data()), part->data.size()};
-      if (part->number == 2 && part->data.size() == sizeof(score))
-        std::memcpy(&score, part->data.data(), sizeof(score));
-      if (part->number == 3) type = part->varint;
+      if (tokens.find(left) < 0 || tokens.find(right) < 0 || tokens.find(left + right) < 0) {
+        return make_error(ErrorCode::kCorrupt,
+                          "{}: model.merges[{}] = '{}' names a token that the vocabulary lacks",
+                          json_name(), lines.size(), gguf::printable(pair));
+      }
+      lines.push_back(pair);
     }
-    if (type < 1 || type > 6) return bad;
-    INFER_TRY(vocab.place(path, id++, text, score, static_cast<int32_t>(type)));
+    const std::vector<std::string_view> views(lines.begin(), lines.end());
+    return out_.add_strings(keys::kMerges, views);
   }
-  INFER_TRY(out.add_string(keys::kTokenizerModel, "llama"));
-  INFER_TRY(out.add_string(keys::kTokenizerPre, "default"));
-  INFER_TRY(vocab.write_tokens(out));
-  INFER_TRY(out.add_array<float>(keys::kScores, vocab.scores));
-  INFER_TRY(out.add_array<int32_t>(keys::kTokenTypes, vocab.types));
-  return out.add<uint32_t>(keys::kUnknownId, 0);
-}
 
-Result<std::vector<std::string>> merges_of(const std::string& path, const HfValue* list) {
-  std::vector<std::string> merges;
-  const auto* array = list != nullptr ? std::get_if<HfValue::Array>(&list->value) : nullptr;
-  if (array == nullptr) return make_error(ErrorCode::kCorrupt, "{}: no merges", path);
-  for (const HfValue& m : *array) {
-    if (const auto* text = std::get_if<std::string>(&m.value)) {
-      merges.push_back(*text);
-      continue;
+  Result<void> sentencepiece() {
+    INFER_ASSIGN(const SentencePieceModel sp,
+                 parse_sentencepiece(*files_.tokenizer_model, model_name()));
+    INFER_TRY(check_sentencepiece(sp));
+    INFER_ASSIGN(TokenTable tokens, TokenTable::make(model_name(), info_.n_vocab));
+    for (size_t i = 0; i < sp.pieces.size(); ++i) {
+      const auto id = static_cast<int64_t>(i);
+      if (id >= info_.n_vocab) {
+        notes_.push_back(
+            fmt::format("pieces {} to {} have no row in the embedding and are left out", id,
+                        sp.pieces.size() - 1));
+        break;
+      }
+      const SentencePieceModel::Piece& piece = sp.pieces[i];
+      auto kind = static_cast<TokenKind>(piece.type);
+      if (kind == TokenKind::kByte && text::byte_of_spelling(piece.text) < 0) {
+        return make_error(ErrorCode::kCorrupt, "{}: piece {} = '{}' is marked as a byte",
+                          model_name(), i, gguf::printable(piece.text));
+      }
+      INFER_TRY(tokens.place(id, piece.text, kind, piece.score));
     }
-    const auto* pair = std::get_if<HfValue::Array>(&m.value);
-    const auto* a = pair != nullptr && pair->size() == 2
-                        ? std::get_if<std::string>(&(*pair)[0].value)
-                        : nullptr;
-    const auto* b = a != nullptr ? std::get_if<std::string>(&(*pair)[1].value) : nullptr;
-    if (b == nullptr) return make_error(ErrorCode::kCorrupt, "{}: a merge of no two", path);
-    merges.push_back(*a + " " + *b);
+    INFER_TRY(add_tokens(tokens));
+    const bool prefix = bool_at(configs_.tokenizer, "add_prefix_space", sp.add_dummy_prefix);
+    INFER_TRY(write_spm_tables(tokens, prefix));
+    INFER_TRY(out_.add<bool>(keys::kRemoveExtraWhitespaces, sp.remove_extra_whitespaces));
+    const SpecialDefaults defaults{
+        .ids = {{"unk", sp.unk}, {"bos", sp.bos}, {"eos", sp.eos}, {"pad", sp.pad}},
+        .add_bos = sp.bos >= 0};
+    return write_special(configs_, json_.root, defaults, tokens, out_, notes_);
   }
-  return merges;
-}
 
-Result<void> write_bpe(const std::string& path, Vocab vocab, gguf::HeaderBuilder& out) {
-  INFER_ASSIGN(const HfValue root, read_json(path));
-  INFER_ASSIGN(const HfConfig bpe, HfConfig(root, path).object("model"));
-  INFER_ASSIGN(const std::string type, bpe.text({"type"}, ""));
-  INFER_ASSIGN(const HfConfig pre, HfConfig(root, path).object("pre_tokenizer"));
-  INFER_ASSIGN(const std::string pre_type, pre.text({"type"}, ""));
-  INFER_ASSIGN(const bool use_regex, pre.flag("use_regex", true));
-  if (type != "BPE" || pre_type != "ByteLevel" || !use_regex) {
-    return make_error(ErrorCode::kUnsupported,
-                      "{}: only byte-level BPE with GPT-2's expression is known here", path);
+  Result<void> check_sentencepiece(const SentencePieceModel& sp) {
+    using Kind = SentencePieceModel::Kind;
+    if (sp.kind != Kind::kBpe) {
+      const std::string_view kind = sp.kind == Kind::kUnigram ? "Unigram"
+                                    : sp.kind == Kind::kWord  ? "Word"
+                                                              : "Char";
+      return make_error(ErrorCode::kUnsupported, "{}: model_type {} is not supported (BPE is)",
+                        model_name(), kind);
+    }
+    if (sp.space_after || !sp.escape_whitespaces) {
+      return make_error(
+          ErrorCode::kUnsupported, "{}: {} is not supported", model_name(),
+          sp.space_after ? "treat_whitespace_as_suffix" : "escape_whitespaces = false");
+    }
+    if (sp.has_charsmap) {
+      notes_.push_back(
+          fmt::format("tokenizer.model normalises texts ('{}'); GGUF readers of this "
+                      "vocabulary type, infer among them, do not",
+                      gguf::printable(sp.normalizer)));
+    }
+    return {};
   }
-  const HfValue* model = root.find("model");
-  const HfValue* list = model->find("vocab");
-  const auto* tokens = list != nullptr ? std::get_if<HfValue::Object>(&list->value) : nullptr;
-  if (tokens == nullptr) return make_error(ErrorCode::kCorrupt, "{}: no vocab", path);
-  for (const auto& [text, id] : *tokens) {
-    const auto* i = std::get_if<int64_t>(&id.value);
-    INFER_TRY(vocab.place(path, i != nullptr ? *i : -1, text, 0.0f, kNormal));
+
+  Result<void> write_spm_tables(const TokenTable& tokens, bool prefix) {
+    INFER_TRY(out_.add_string(keys::kTokenizerModel, "llama"));
+    INFER_TRY(out_.add_string(keys::kTokenizerPre, "default"));
+    INFER_TRY(tokens.write(out_, /*with_scores=*/true));
+    return out_.add<bool>(keys::kAddSpacePrefix, prefix);
   }
-  const HfValue* added = root.find("added_tokens");
-  if (const auto* array = added != nullptr ? std::get_if<HfValue::Array>(&added->value) : nullptr) {
-    for (const HfValue& t : *array) {
-      const HfConfig c(t, path + ": added_tokens");
-      INFER_ASSIGN(const int64_t id, c.integer({"id"}));
-      INFER_ASSIGN(const std::string text, c.text({"content"}, ""));
-      INFER_ASSIGN(const bool special, c.flag("special", false));
-      INFER_TRY(vocab.place(path, id, text, 0.0f, special ? kControl : kUserDefined));
+
+  /// tokenizer.json of a SentencePiece model whose own file is not here: its scores order pieces as
+  /// the merges do.
+  Result<void> fallback_bpe() {
+    INFER_TRY(check_bpe());
+    INFER_ASSIGN(const SpacePlan plan, read_space_plan(json_.root, json_name()));
+    INFER_ASSIGN(TokenTable tokens, TokenTable::make(json_name(), info_.n_vocab));
+    const bool bytes = bool_at(model(), "byte_fallback", false);
+    const std::string unk = string_at(model(), "unk_token");
+    const float last = -static_cast<float>(json_.merges.size() + 1);
+    for (const auto& [text, id] : json_.vocab) {
+      const TokenKind kind = bytes && text::byte_of_spelling(text) >= 0 ? TokenKind::kByte
+                             : !unk.empty() && text == unk              ? TokenKind::kUnknown
+                                                                        : TokenKind::kNormal;
+      INFER_TRY(tokens.place(id, text, kind, last));
+    }
+    INFER_TRY(add_tokens(tokens));
+    INFER_TRY(score_by_merges(tokens, plan));
+    INFER_TRY(write_spm_tables(tokens, plan.adds_prefix));
+    if (!plan.prefix_rule.empty()) {
+      INFER_TRY(out_.add_string(keys::kInferSpacePrefix, plan.prefix_rule));
+      notes_.push_back(fmt::format(
+          "{} says that texts which begin with a space get no other: only infer reads it",
+          keys::kInferSpacePrefix));
+    }
+    SpecialDefaults defaults;
+    if (!unk.empty()) defaults.ids["unk"] = tokens.find(unk);
+    return write_special(configs_, json_.root, defaults, tokens, out_, notes_);
+  }
+
+  /// Scores give the merges back only if every way to make a token is a merge, one token's next to
+  /// each other: as in the files that are made of a SentencePiece model.
+  Result<void> score_by_merges(TokenTable& tokens, const SpacePlan& plan) {
+    std::vector<uint64_t> pairs;  // left << 32 | right
+    std::vector<int64_t> last(static_cast<size_t>(tokens.size()), -1);
+    int64_t n_apart = 0;
+    for (int64_t i = 0; i < static_cast<int64_t>(json_.merges.size()); ++i) {
+      const auto& [left, right] = json_.merges[static_cast<size_t>(i)];
+      const int64_t l = tokens.find(left), r = tokens.find(right), id = tokens.find(left + right);
+      if (l < 0 || r < 0 || id < 0) {
+        return make_error(ErrorCode::kCorrupt,
+                          "{}: model.merges[{}] = '{} {}' names a token that the vocabulary lacks",
+                          json_name(), i, gguf::printable(left), gguf::printable(right));
+      }
+      int64_t& before = last[static_cast<size_t>(id)];
+      if (before < 0 && tokens.kind(id) == TokenKind::kNormal)
+        tokens.set_score(id, -static_cast<float>(i));
+      if (before >= 0 && before != i - 1) ++n_apart;
+      before = i;
+      pairs.push_back(pair_key(l, r));
+    }
+    std::sort(pairs.begin(), pairs.end());
+    int64_t n_other = 0, n_across = 0;
+    for (const auto& [text, id] : json_.vocab) {
+      if (tokens.kind(id) == TokenKind::kNormal)
+        count_joins(tokens, pairs, text, n_other, plan.cuts_words ? &n_across : nullptr);
+    }
+    if (n_apart + n_other + n_across > 0) {
+      notes_.push_back(fmt::format(
+          "scores cannot say all of tokenizer.json's merges ({} pairs make a token without being "
+          "one, {} out of order, {} across words): ids of some texts will differ",
+          n_other, n_apart, n_across));
+    }
+    return {};
+  }
+
+  static uint64_t pair_key(int64_t left, int64_t right) {
+    return static_cast<uint64_t>(left) << 32 | static_cast<uint64_t>(right);
+  }
+  /// Ways to make `text` of two tokens that are no merge; places where a word begins inside of it.
+  static void count_joins(const TokenTable& tokens, const std::vector<uint64_t>& pairs,
+                          std::string_view text, int64_t& n_other, int64_t* n_across) {
+    for (size_t at = text.empty() ? 0 : text::utf8_step(text, 0).len; at < text.size();
+         at += text::utf8_step(text, at).len) {
+      const std::string_view right = text.substr(at);
+      if (n_across != nullptr && right.starts_with(text::kSpaceMark)) ++*n_across;
+      const int64_t l = tokens.find(text.substr(0, at)), r = tokens.find(right);
+      if (l < 0 || r < 0) continue;
+      const bool joinable =
+          tokens.kind(l) == TokenKind::kNormal && tokens.kind(r) == TokenKind::kNormal;
+      if (joinable && !std::binary_search(pairs.begin(), pairs.end(), pair_key(l, r))) ++n_other;
     }
   }
-  INFER_ASSIGN(const std::vector<std::string> merges, merges_of(path, model->find("merges")));
-  INFER_TRY(out.add_string(keys::kTokenizerModel, "gpt2"));
-  INFER_TRY(out.add_string(keys::kTokenizerPre, "gpt-2"));
-  INFER_TRY(vocab.write_tokens(out));
-  INFER_TRY(out.add_array<int32_t>(keys::kTokenTypes, vocab.types));
-  const std::vector<std::string_view> views(merges.begin(), merges.end());
-  return out.add_strings(keys::kMerges, views);
-}
+
+  const HfTokenizerFiles& files_;
+  const HfTokenizerInfo& info_;
+  gguf::HeaderBuilder& out_;
+  std::vector<std::string>& notes_;
+  HfConfigs configs_;
+  TokenizerJson json_;
+  bool late_tokens_ = false;  ///< some added token is looked for behind the normalizer
+};
 
 }  // namespace
 
+Result<void> write_tokenizer(const HfTokenizerFiles& files, const HfTokenizerInfo& info,
+                             gguf::HeaderBuilder& out, std::vector<std::string>* notes) {
+  std::vector<std::string> unread;
+  return Writer(files, info, out, notes != nullptr ? *notes : unread).run();
+}
+
 Result<void> write_tokenizer(const std::string& folder, const HfTokenizerInfo& info,
-                             gguf::HeaderBuilder& out) {
-  const std::filesystem::path root(folder);
-  Vocab vocab(info.n_vocab);
-  std::error_code ec;
-  if (std::filesystem::exists(root / "tokenizer.model", ec)) {
-    INFER_TRY(write_sentencepiece((root / "tokenizer.model").string(), std::move(vocab), out));
-  } else {
-    INFER_TRY(write_bpe((root / "tokenizer.json").string(), std::move(vocab), out));
-  }
-  INFER_ASSIGN(const HfValue config, read_json((root / "config.json").string()));
-  const HfConfig c(config, (root / "config.json").string());
-  constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kIds{
-      {{"bos_token_id", keys::kBosId},
-       {"eos_token_id", keys::kEosId},
-       {"pad_token_id", keys::kPaddingId}}};
-  for (const auto& [name, key] : kIds) {
-    if (!c.has(name)) continue;
-    INFER_ASSIGN(const int64_t id, c.integer({name}));
-    INFER_TRY(out.add<uint32_t>(key, static_cast<uint32_t>(id)));
-  }
-  if (info.arch == "gemma2" || info.arch == "gemma3")
-    INFER_TRY(out.add<bool>(keys::kAddSpacePrefix, false));
-  const std::string path = (root / "tokenizer_config.json").string();
-  if (!std::filesystem::exists(path, ec)) return {};
-  INFER_ASSIGN(const HfValue flags, read_json(path));
-  const HfConfig f(flags, path);
-  for (const auto& [name, key] :
-       {std::pair("add_bos_token", keys::kAddBos), std::pair("add_eos_token", keys::kAddEos)}) {
-    if (!f.has(name)) continue;
-    INFER_ASSIGN(const bool on, f.flag(name, false));
-    INFER_TRY(out.add<bool>(key, on));
-  }
-  return {};
+                             gguf::HeaderBuilder& out, std::vector<std::string>* notes) {
+  INFER_ASSIGN(const HfTokenizerFiles files, read_tokenizer_files(folder));
+  return write_tokenizer(files, info, out, notes);
 }
 
 }  // namespace infer::quantize

@@ -2,21 +2,25 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "core/base/result.h"
 #include "gguf/header_builder.h"
 
+/// Tokenizer files of a Hugging Face folder -> GGUF's tokenizer.* keys.
 namespace infer::quantize {
 
 struct HfTokenizerInfo {
-  std::string arch;     ///< general.architecture
-  int64_t n_vocab = 0;  ///< rows of the embedding
+  std::string arch;  ///< general.architecture
+  int64_t n_vocab;   ///< rows of the embedding
 };
 
-/// Writes all `tokenizer.*` keys of a Hugging Face folder: vocabulary, pre-tokenizer, special ids
-/// (of config.json and generation_config.json too), chat template. Errors: kNotFound, kIo,
-/// kCorrupt, kUnsupported naming the file.
+/// Writes tokens, scores, types, merges, the pre-tokenizer, special ids and chat templates.
+/// tokenizer.model (SentencePiece) becomes model "llama", tokenizer.json "gpt2" (byte-level BPE) or
+/// "llama" (BPE with byte fallback); where both are there, tokenizer.json decides which it is.
+/// `notes`, one line each, is for the log: what GGUF cannot say, and what only this project reads.
+/// Errors: kNotFound without a tokenizer; kCorrupt and kUnsupported naming file, key and value.
 Result<void> write_tokenizer(const std::string& folder, const HfTokenizerInfo& info,
-                             gguf::HeaderBuilder& out);
+                             gguf::HeaderBuilder& out, std::vector<std::string>* notes = nullptr);
 
 }  // namespace infer::quantize
