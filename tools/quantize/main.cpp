@@ -1,10 +1,14 @@
+#include <unistd.h>
+
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 
 #include <fmt/format.h>
 
@@ -24,6 +28,18 @@ namespace {
 constexpr const char* kProgram = "quantize";
 
 void warn(std::string_view message) { fmt::print(stderr, "{}: warning: {}\n", kProgram, message); }
+
+/// Before the work: the report replaces no model, and can be written.
+Result<void> check_report(const std::string& path, const QuantizeJob& job) {
+  std::error_code ec;
+  for (const std::string& model : {job.in, job.out}) {
+    if (path == model || std::filesystem::equivalent(path, model, ec))
+      return make_error(ErrorCode::kInvalidArgument, "--report {}: is a model", path);
+  }
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  if (access(folder.empty() ? "." : folder.c_str(), W_OK) == 0) return {};
+  return make_error(ErrorCode::kIo, "{}: cannot write the report", path);
+}
 
 Result<void> write_report(const std::string& path, const std::string& json) {
   std::ofstream out(path, std::ios::binary);
@@ -94,6 +110,7 @@ Result<void> run(const QuantizeArgs& args, const std::atomic<bool>& cancel) {
   INFER_TRY(check_plan(plan, *job.recipe.target,
                        {args.strict, args.allow_requantize, job.recipe.has_imatrix}));
   if (args.plan) return {};
+  if (!args.report.empty()) INFER_TRY(check_report(args.report, job));
   return carry_out(args, job, codec, *source, plan, cancel);
 }
 
