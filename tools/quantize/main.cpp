@@ -60,49 +60,57 @@ void print_summary(const QuantizeJob& job, const quantize::Plan& plan,
              plan.bits_per_weight(), seconds);
 }
 
-Result<void> carry_out(const QuantizeArgs& args, const QuantizeJob& job,
-                       const quantize::Codec& codec, const quantize::Source& source,
-                       const quantize::Plan& plan, const std::atomic<bool>& cancel) {
-  std::optional<quantize::Imatrix> imatrix;
-  if (!args.imatrix.empty()) {
-    INFER_ASSIGN(imatrix, quantize::Imatrix::read(args.imatrix));
-  }
-  const quantize::Imatrix* importance = imatrix ? &*imatrix : nullptr;
+/// What carry_out works with.
+struct Work {
+  const QuantizeJob& job;
+  const quantize::Codec& codec;
+  const quantize::Source& source;
+  const quantize::Plan& plan;
+  const quantize::Imatrix* importance;  ///< nullptr: none
+  const std::atomic<bool>& cancel;
+};
+
+Result<void> carry_out(const QuantizeArgs& args, const Work& w) {
   quantize::RunOptions run;
-  run.output.paths = quantize::output_paths(source.header(), job.out, args.keep_split);
-  run.output.keys = {job.recipe.target, job.overrides, importance, args.imatrix};
-  run.imatrix = importance;
+  run.output.paths = quantize::output_paths(w.source.header(), w.job.out, args.keep_split);
+  run.output.keys = {w.job.recipe.target, w.job.overrides, w.importance, args.imatrix};
+  run.imatrix = w.importance;
   run.best = args.best;
   run.measure = !args.report.empty();
-  run.n_threads = job.n_threads;
-  run.cancel = &cancel;
-  ProgressView view(plan, args.verbose);
+  run.n_threads = w.job.n_threads;
+  run.cancel = &w.cancel;
+  ProgressView view(w.plan, args.verbose);
   view.attach(&run);
-  INFER_ASSIGN(const quantize::Report report, quantize::quantize(source, plan, codec, run));
+  INFER_ASSIGN(const quantize::Report report, quantize::quantize(w.source, w.plan, w.codec, run));
   const double seconds = view.seconds();
-  if (plan.n_fallback > 0) warn(fallback_text(plan));
+  if (w.plan.n_fallback > 0) warn(fallback_text(w.plan));
   if (report.n_without_importance > 0) {
     warn(fmt::format("{}: knows nothing of {} tensors (the first: '{}')", args.imatrix,
                      report.n_without_importance,
                      gguf::printable(report.first_without_importance)));
   }
   if (!args.report.empty()) {
-    const quantize::ReportFacts facts{job.in,
-                                      job.out,
-                                      std::string(job.recipe.target->name),
-                                      codec.encoders.isa,
-                                      quantize::pick_threads(job.n_threads),
+    const quantize::ReportFacts facts{w.job.in,
+                                      w.job.out,
+                                      std::string(w.job.recipe.target->name),
+                                      w.codec.encoders.isa,
+                                      quantize::pick_threads(w.job.n_threads),
                                       seconds,
                                       args.best,
                                       args.imatrix};
-    INFER_TRY(write_report(args.report, report_json(plan, report, facts)));
+    INFER_TRY(write_report(args.report, report_json(w.plan, report, facts)));
   }
-  print_summary(job, plan, run, seconds);
+  print_summary(w.job, w.plan, run, seconds);
   return {};
 }
 
 Result<void> run(const QuantizeArgs& args, const std::atomic<bool>& cancel) {
-  INFER_ASSIGN(const QuantizeJob job, read_job(args));
+  INFER_ASSIGN(QuantizeJob job, read_job(args));
+  std::optional<quantize::Imatrix> imatrix;
+  if (!args.imatrix.empty()) {
+    INFER_ASSIGN(imatrix, quantize::Imatrix::read(args.imatrix));
+  }
+  job.recipe.has_imatrix = imatrix && !imatrix->entries.empty();
   INFER_ASSIGN(const quantize::Codec codec, quantize::select_codec(args.isa));
   INFER_ASSIGN(const auto source, quantize::open_source(job.in, job.overrides, codec.kernels));
   INFER_ASSIGN(const quantize::Plan plan, quantize::make_plan(source->header(), job.recipe));
@@ -111,7 +119,8 @@ Result<void> run(const QuantizeArgs& args, const std::atomic<bool>& cancel) {
                        {args.strict, args.allow_requantize, job.recipe.has_imatrix}));
   if (args.plan) return {};
   if (!args.report.empty()) INFER_TRY(check_report(args.report, job));
-  return carry_out(args, job, codec, *source, plan, cancel);
+  const quantize::Imatrix* importance = job.recipe.has_imatrix ? &*imatrix : nullptr;
+  return carry_out(args, {job, codec, *source, plan, importance, cancel});
 }
 
 int main_with(int argc, char** argv) {
