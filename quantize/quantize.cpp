@@ -40,6 +40,13 @@ struct Sizes {
   int64_t bytes() const { return 4 * (x + back) + out; }
 };
 
+/// A panel, with what all of its rows share.
+struct Task {
+  Panel panel;
+  const float* importance = nullptr;  // [shape[0]]
+  ErrorSums* sums = nullptr;          // nullptr: not measured
+};
+
 int64_t rows_a_step(const PlanEntry& e) { return std::max<int64_t>(1, kStepElems / e.shape[0]); }
 
 /// Whether |x| of a value is 2^15 or more: only those can leave f16's range on the way.
@@ -82,8 +89,7 @@ class Run {
   int count_threads(const Sizes& sizes) const;
   void work(Worker& worker);
   Result<void> do_panel(const Panel& p, Worker& worker, ErrorSums* sums);
-  Result<void> encode_rows(const Panel& p, int64_t row, int64_t n_row, Worker& worker,
-                           ErrorSums* sums);
+  Result<void> encode_rows(const Task& task, int64_t row, int64_t n_row, Worker& worker);
   Error bad_value(const PlanEntry& e, int64_t row, const float* x) const;
   Result<void> check_written(const PlanEntry& e, int64_t row, const float* x,
                              const std::byte* written, Worker& worker, ErrorSums* sums) const;
@@ -91,7 +97,7 @@ class Run {
     return options_.cancel != nullptr && options_.cancel->load(std::memory_order_relaxed);
   }
   void fail(int64_t number, Error error);
-  void panel_done(int64_t number, const Panel& p);
+  void panel_done(const Panel& p);
   void show_progress();
   void finish_tensors(size_t entry);
   ErrorSums sums_of(size_t entry) const;
@@ -173,7 +179,7 @@ void Run::work(Worker& worker) {
     ErrorSums* sums = options_.measure ? &sums_[static_cast<size_t>(number)] : nullptr;
     Result<void> done = do_panel(p, worker, sums);
     if (!done.ok()) return fail(number, std::move(done).error());
-    panel_done(number, p);
+    panel_done(p);
   }
 }
 
@@ -184,15 +190,20 @@ Result<void> Run::do_panel(const Panel& p, Worker& worker, ErrorSums* sums) {
     const std::span<const std::byte> stored = source_.stored_rows(p.entry, p.row, p.n_row);
     if (!stored.empty()) return output_.write_at(p.entry, p.row * out_row, stored);
   }
+  Task task{p, nullptr, sums};
+  if (options_.imatrix != nullptr) {
+    const std::span<const float> means = options_.imatrix->means(e.name, p.mat);
+    if (static_cast<int64_t>(means.size()) == e.shape[0]) task.importance = means.data();
+  }
   const int64_t step = rows_a_step(e);
   for (int64_t done = 0; done < p.n_row; done += step)
-    INFER_TRY(encode_rows(p, p.row + done, std::min(step, p.n_row - done), worker, sums));
+    INFER_TRY(encode_rows(task, p.row + done, std::min(step, p.n_row - done), worker));
   return output_.write_at(p.entry, p.row * out_row,
                           std::span(worker.out).first(static_cast<size_t>(p.n_row * out_row)));
 }
 
-Result<void> Run::encode_rows(const Panel& p, int64_t row, int64_t n_row, Worker& worker,
-                              ErrorSums* sums) {
+Result<void> Run::encode_rows(const Task& task, int64_t row, int64_t n_row, Worker& worker) {
+  const Panel& p = task.panel;
   const PlanEntry& e = plan_.entries[p.entry];
   const int64_t n_k = e.shape[0];
   const int64_t out_row = e.to_bytes / e.n_row();
@@ -202,19 +213,14 @@ Result<void> Run::encode_rows(const Panel& p, int64_t row, int64_t n_row, Worker
   const std::span<float> x(worker.x.data(), static_cast<size_t>(n_row * n_k));
   INFER_TRY(source_.read_rows(p.entry, row, n_row, x));
   if (!table.all_finite(x.data(), n_row * n_k)) return bad_value(e, row, x.data());
-  const float* importance = nullptr;
-  if (options_.imatrix != nullptr) {
-    const std::span<const float> means = options_.imatrix->means(e.name, p.mat);
-    if (static_cast<int64_t>(means.size()) == n_k) importance = means.data();
-  }
   // f16 values fit in all types; others may be too large for a scale.
   const bool may_overflow = e.from != DType::kF16 && has_large(x.data(), n_row * n_k);
   std::byte* out = worker.out.data() + (row - p.row) * out_row;
   for (int64_t r = 0; r < n_row; ++r, out += out_row) {
     const float* xr = x.data() + r * n_k;
-    encode(xr, importance, n_k, out);
-    if (sums != nullptr || may_overflow)
-      INFER_TRY(check_written(e, row + r, xr, out, worker, sums));
+    encode(xr, task.importance, n_k, out);
+    if (task.sums != nullptr || may_overflow)
+      INFER_TRY(check_written(e, row + r, xr, out, worker, task.sums));
   }
   return {};
 }
@@ -247,7 +253,7 @@ void Run::fail(int64_t number, Error error) {
   error_ = std::move(error);
 }
 
-void Run::panel_done(int64_t /*number*/, const Panel& p) {
+void Run::panel_done(const Panel& p) {
   const PlanEntry& e = plan_.entries[p.entry];
   source_.release_rows(p.entry, p.row, p.n_row);
   done_bytes_.fetch_add(e.from_bytes / e.n_row() * p.n_row, std::memory_order_relaxed);

@@ -18,6 +18,7 @@
 #include "gguf/reader.h"
 #include "tests/support/quantize_input.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/terminal.h"
 
 /// What goes wrong while quantize works leaves the old output as it was, and no part of a new one.
 namespace infer::test {
@@ -185,6 +186,17 @@ TEST_F(QuantizeFault, InterruptedHalfWay) {
     EXPECT_EQ(slurp(out), "old");
     EXPECT_EQ(n_files(), 2);
   }
+}
+
+TEST_F(QuantizeFault, ATerminalShowsABarThatGoesAway) {
+  Terminal terminal(QUANTIZE_PROGRAM, {sparse_input(64), path("out.gguf"), "Q6_K", "-v"});
+  ASSERT_TRUE(terminal.is_open());
+  EXPECT_TRUE(terminal.wait_for(" MB/s  ")) << terminal.screen();
+  EXPECT_TRUE(terminal.wait_for(" left")) << terminal.screen();
+  EXPECT_TRUE(terminal.wait_for("[   1/1] blk.0.ffn_up.weight [4096, 8192] f16 -> q6_k"))
+      << terminal.screen();
+  EXPECT_TRUE(terminal.wait_for("out.gguf: Q6_K, 64.00 -> 26.25 MiB")) << terminal.screen();
+  EXPECT_EQ(terminal.wait_exit(), 0);
 }
 
 /// A number of /proc/<pid>/status in KiB.

@@ -214,6 +214,11 @@ TEST_F(Quantize, ReportVerboseAndThreads) {
   }
   expect_error(run({in, path("out.gguf"), "Q8_0", "--report", path("none/r.json")}), 1,
                "none/r.json: cannot write the report");
+  const std::string before = slurp(in);
+  expect_error(run({in, path("out.gguf"), "Q8_0", "--report", in}), 2, "is a model");
+  expect_error(run({in, path("new.gguf"), "Q8_0", "--report", path("new.gguf")}), 2, "is a model");
+  EXPECT_EQ(slurp(in), before);
+  EXPECT_EQ(slurp(path("out.gguf")), one);
 }
 
 TEST_F(Quantize, EveryTypeFromEveryFloatTypeCanBeReadBack) {

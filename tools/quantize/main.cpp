@@ -1,10 +1,14 @@
+#include <unistd.h>
+
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 
 #include <fmt/format.h>
 
@@ -25,6 +29,18 @@ constexpr const char* kProgram = "quantize";
 
 void warn(std::string_view message) { fmt::print(stderr, "{}: warning: {}\n", kProgram, message); }
 
+/// Before the work: the report replaces no model, and can be written.
+Result<void> check_report(const std::string& path, const QuantizeJob& job) {
+  std::error_code ec;
+  for (const std::string& model : {job.in, job.out}) {
+    if (path == model || std::filesystem::equivalent(path, model, ec))
+      return make_error(ErrorCode::kInvalidArgument, "--report {}: is a model", path);
+  }
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  if (access(folder.empty() ? "." : folder.c_str(), W_OK) == 0) return {};
+  return make_error(ErrorCode::kIo, "{}: cannot write the report", path);
+}
+
 Result<void> write_report(const std::string& path, const std::string& json) {
   std::ofstream out(path, std::ios::binary);
   out << json << std::flush;
@@ -44,49 +60,57 @@ void print_summary(const QuantizeJob& job, const quantize::Plan& plan,
              plan.bits_per_weight(), seconds);
 }
 
-Result<void> carry_out(const QuantizeArgs& args, const QuantizeJob& job,
-                       const quantize::Codec& codec, const quantize::Source& source,
-                       const quantize::Plan& plan, const std::atomic<bool>& cancel) {
-  std::optional<quantize::Imatrix> imatrix;
-  if (!args.imatrix.empty()) {
-    INFER_ASSIGN(imatrix, quantize::Imatrix::read(args.imatrix));
-  }
-  const quantize::Imatrix* importance = imatrix ? &*imatrix : nullptr;
+/// What carry_out works with.
+struct Work {
+  const QuantizeJob& job;
+  const quantize::Codec& codec;
+  const quantize::Source& source;
+  const quantize::Plan& plan;
+  const quantize::Imatrix* importance;  ///< nullptr: none
+  const std::atomic<bool>& cancel;
+};
+
+Result<void> carry_out(const QuantizeArgs& args, const Work& w) {
   quantize::RunOptions run;
-  run.output.paths = quantize::output_paths(source.header(), job.out, args.keep_split);
-  run.output.keys = {job.recipe.target, job.overrides, importance, args.imatrix};
-  run.imatrix = importance;
+  run.output.paths = quantize::output_paths(w.source.header(), w.job.out, args.keep_split);
+  run.output.keys = {w.job.recipe.target, w.job.overrides, w.importance, args.imatrix};
+  run.imatrix = w.importance;
   run.best = args.best;
   run.measure = !args.report.empty();
-  run.n_threads = job.n_threads;
-  run.cancel = &cancel;
-  ProgressView view(plan, args.verbose);
+  run.n_threads = w.job.n_threads;
+  run.cancel = &w.cancel;
+  ProgressView view(w.plan, args.verbose);
   view.attach(&run);
-  INFER_ASSIGN(const quantize::Report report, quantize::quantize(source, plan, codec, run));
+  INFER_ASSIGN(const quantize::Report report, quantize::quantize(w.source, w.plan, w.codec, run));
   const double seconds = view.seconds();
-  if (plan.n_fallback > 0) warn(fallback_text(plan));
+  if (w.plan.n_fallback > 0) warn(fallback_text(w.plan));
   if (report.n_without_importance > 0) {
     warn(fmt::format("{}: knows nothing of {} tensors (the first: '{}')", args.imatrix,
                      report.n_without_importance,
                      gguf::printable(report.first_without_importance)));
   }
   if (!args.report.empty()) {
-    const quantize::ReportFacts facts{job.in,
-                                      job.out,
-                                      std::string(job.recipe.target->name),
-                                      codec.encoders.isa,
-                                      quantize::pick_threads(job.n_threads),
+    const quantize::ReportFacts facts{w.job.in,
+                                      w.job.out,
+                                      std::string(w.job.recipe.target->name),
+                                      w.codec.encoders.isa,
+                                      quantize::pick_threads(w.job.n_threads),
                                       seconds,
                                       args.best,
                                       args.imatrix};
-    INFER_TRY(write_report(args.report, report_json(plan, report, facts)));
+    INFER_TRY(write_report(args.report, report_json(w.plan, report, facts)));
   }
-  print_summary(job, plan, run, seconds);
+  print_summary(w.job, w.plan, run, seconds);
   return {};
 }
 
 Result<void> run(const QuantizeArgs& args, const std::atomic<bool>& cancel) {
-  INFER_ASSIGN(const QuantizeJob job, read_job(args));
+  INFER_ASSIGN(QuantizeJob job, read_job(args));
+  std::optional<quantize::Imatrix> imatrix;
+  if (!args.imatrix.empty()) {
+    INFER_ASSIGN(imatrix, quantize::Imatrix::read(args.imatrix));
+  }
+  job.recipe.has_imatrix = imatrix && !imatrix->entries.empty();
   INFER_ASSIGN(const quantize::Codec codec, quantize::select_codec(args.isa));
   INFER_ASSIGN(const auto source, quantize::open_source(job.in, job.overrides, codec.kernels));
   INFER_ASSIGN(const quantize::Plan plan, quantize::make_plan(source->header(), job.recipe));
@@ -94,7 +118,9 @@ Result<void> run(const QuantizeArgs& args, const std::atomic<bool>& cancel) {
   INFER_TRY(check_plan(plan, *job.recipe.target,
                        {args.strict, args.allow_requantize, job.recipe.has_imatrix}));
   if (args.plan) return {};
-  return carry_out(args, job, codec, *source, plan, cancel);
+  if (!args.report.empty()) INFER_TRY(check_report(args.report, job));
+  const quantize::Imatrix* importance = job.recipe.has_imatrix ? &*imatrix : nullptr;
+  return carry_out(args, {job, codec, *source, plan, importance, cancel});
 }
 
 int main_with(int argc, char** argv) {

@@ -109,7 +109,6 @@ Result<QuantizeJob> read_job(const QuantizeArgs& args) {
   r.pure = args.pure;
   r.leave_output = args.leave_output;
   r.keep_split = args.keep_split;
-  r.has_imatrix = !args.imatrix.empty();
   if (!args.output_type.empty()) {
     INFER_ASSIGN(r.output_type,
                  quantize::parse_written_type(args.output_type, "--output-tensor-type"));
