@@ -22,9 +22,9 @@ struct CollectOptions {
   int64_t max_chunks = -1;     ///< -1: as many as the text has
   bool output = false;         ///< the output matrix too: every row's logits are computed
   bool parse_special = false;  ///< text such as "<|im_end|>" is the control token
-  std::stop_token stop;        ///< ends the run with kCancelled, also in the middle of a chunk
+  std::stop_token stop{};      ///< ends the run with kCancelled, also in the middle of a chunk
   /// After each chunk, on the caller's thread; the tap's sums may be read. An error ends the run.
-  std::function<Result<void>(int64_t done, int64_t all)> on_chunk;
+  std::function<Result<void>(int64_t done, int64_t all)> on_chunk{};
 };
 
 /// Reads `input` in chunks, each of whose first token becomes BOS where the model wants one (as
