@@ -16,17 +16,17 @@ struct Level {
   EncodeTable (*table)();
 };
 
-constexpr std::array kLevels{
-    Level{"generic", [](const CpuFeatures&) { return true; }, generic::encode_table},
+constexpr std::array kLevels {
+  Level{"generic", [](const CpuFeatures&) { return true; }, generic::encode_table},
 #if defined(INFER_ENCODE_AVX2)
-    Level{"avx2", [](const CpuFeatures& c) { return c.avx2 && c.f16c; }, avx2::encode_table},
+      Level{"avx2", [](const CpuFeatures& c) { return c.avx2 && c.f16c; }, avx2::encode_table},
 #endif
 #if defined(INFER_ENCODE_AVX512)
-    Level{"avx512",
-          [](const CpuFeatures& c) {
-            return c.avx2 && c.f16c && c.avx512f && c.avx512bw && c.avx512vl && c.avx512dq;
-          },
-          avx512::encode_table},
+      Level{"avx512",
+            [](const CpuFeatures& c) {
+              return c.avx2 && c.f16c && c.avx512f && c.avx512bw && c.avx512vl && c.avx512dq;
+            },
+            avx512::encode_table},
 #endif
 };
 

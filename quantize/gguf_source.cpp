@@ -1,4 +1,5 @@
 #include "quantize/gguf_source.h"
+#include "quantize/convert/hf_source.h"
 
 #include <filesystem>
 #include <system_error>
@@ -73,12 +74,11 @@ Result<std::unique_ptr<Source>> open_gguf(const std::string& path,
 
 Result<std::unique_ptr<Source>> open_source(const std::string& path,
                                             std::span<const gguf::KeyOverride> overrides,
-                                            const kern::CpuKernels& kernels) {
+                                            const kern::CpuKernels& kernels,
+                                            const std::function<void(std::string_view)>& log) {
   std::error_code ec;
   if (std::filesystem::is_directory(path, ec)) {
-    return make_error(ErrorCode::kUnsupported,
-                      "{}: is a folder; converting Hugging Face checkpoints is not supported yet",
-                      path);
+    return open_hf(path, {.overrides = {overrides.begin(), overrides.end()}, .log = log});
   }
   return open_gguf(path, overrides, kernels);
 }

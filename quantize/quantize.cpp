@@ -350,6 +350,16 @@ Result<void> check_imatrix(const Plan& plan, const RunOptions& options, Report* 
 
 }  // namespace
 
+Result<void> fit_imatrix(const Plan& plan, Imatrix* imatrix) {
+  for (const PlanEntry& e : plan.entries) {
+    if (!e.converts() || e.shape.empty() || e.name == kOutputTensor || is_token_embedding(e.name))
+      continue;
+    const int64_t rows_a_mat = std::max<int64_t>(e.shape.size() < 2 ? 1 : e.shape[1], 1);
+    INFER_TRY(imatrix->fit(e.name, e.shape[0], e.n_row() / rows_a_mat));
+  }
+  return {};
+}
+
 int pick_threads(int wanted) {
   const int n = wanted > 0 ? wanted : static_cast<int>(std::thread::hardware_concurrency());
   return std::clamp(n, 1, kMaxThreads);

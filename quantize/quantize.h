@@ -38,6 +38,10 @@ struct RunOptions {
   std::function<void(size_t index, const TensorReport&)> on_tensor;
 };
 
+/// Tells the matrix the shapes of the plan's tensors; files of the older form do not have them.
+/// Call it before quantize(). Errors: kInvalidArgument for a matrix of another model.
+Result<void> fit_imatrix(const Plan& plan, Imatrix* imatrix);
+
 /// Threads that `wanted` (0: one a CPU) become.
 int pick_threads(int wanted);
 

@@ -35,8 +35,9 @@ class HfSource final : public Source {
       : weights_(std::move(weights)), tensors_(std::move(tensors)), bytes_(std::move(bytes)) {}
 
   /// `name` is the path in errors of readers.
-  Result<void> parse(const std::string& name) {
-    INFER_ASSIGN(header_, gguf::Reader::parse(bytes_, name, {.header_only = true}));
+  Result<void> parse(const std::string& name, const std::vector<gguf::KeyOverride>& overrides) {
+    INFER_ASSIGN(header_,
+                 gguf::Reader::parse(bytes_, name, {.header_only = true, .overrides = overrides}));
     return {};
   }
   const gguf::Reader& header() const override { return *header_; }
@@ -147,16 +148,14 @@ class Opener {
     INFER_ASSIGN(SafeTensors weights, SafeTensors::open_folder(folder_));
     std::vector<std::string> notes;
     INFER_ASSIGN(tensors_, map_tensors(weights, *arch_->hf, config, &notes));
-    for (const std::string& note : notes) {
-      if (options_.log) options_.log(folder_ + ": " + note);
-    }
+    log(notes);
     INFER_TRY(write_keys(config));
     INFER_TRY(check(config));
     for (const MappedTensor& t : tensors_) INFER_TRY(header_.add_tensor(t.name, t.type, t.shape));
     INFER_ASSIGN(std::vector<std::byte> bytes, header_.encode());
     auto source =
         std::make_unique<HfSource>(std::move(weights), std::move(tensors_), std::move(bytes));
-    INFER_TRY(source->parse(folder_));
+    INFER_TRY(source->parse(folder_, options_.overrides));
     return std::unique_ptr<Source>(std::move(source));
   }
 
@@ -181,7 +180,9 @@ class Opener {
     HfKeys out(std::string(arch_->name), &header_);
     INFER_TRY(arch_->hf->write_keys(config, out));
     INFER_TRY(out.status());
-    INFER_TRY(write_tokenizer(folder_, {.arch = out.arch(), .n_vocab = n_vocab}, header_));
+    std::vector<std::string> notes;
+    INFER_TRY(write_tokenizer(folder_, {.arch = out.arch(), .n_vocab = n_vocab}, header_, &notes));
+    log(notes);
     // Tensors made of the configuration come first, as llama.cpp's converter writes them.
     std::vector<MappedTensor> computed;
     for (const HfKeys::Tensor& t : out.tensors()) {
@@ -192,6 +193,12 @@ class Opener {
     tensors_.insert(tensors_.begin(), std::make_move_iterator(computed.begin()),
                     std::make_move_iterator(computed.end()));
     return {};
+  }
+
+  void log(const std::vector<std::string>& notes) const {
+    for (const std::string& note : notes) {
+      if (options_.log) options_.log(folder_ + ": " + note);
+    }
   }
 
   /// Hyper-parameters as a reader of the GGUF will read them, its checks included.

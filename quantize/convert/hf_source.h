@@ -4,14 +4,17 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/base/result.h"
+#include "gguf/reader.h"
 #include "quantize/source.h"
 
 namespace infer::quantize {
 
 struct ConvertOptions {
-  std::string name;  ///< general.name; empty: what the folder is called
+  std::string name;                          ///< general.name; empty: what the folder is called
+  std::vector<gguf::KeyOverride> overrides;  ///< keys that take the place of the folder's
   /// Receives what people should know, a line each; may be empty.
   std::function<void(std::string_view)> log;
 };

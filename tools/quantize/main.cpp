@@ -19,6 +19,7 @@
 #include "quantize/quantize.h"
 #include "tools/common/args.h"
 #include "tools/common/interrupt.h"
+#include "tools/quantize/imatrix_command.h"
 #include "tools/quantize/options.h"
 #include "tools/quantize/progress.h"
 
@@ -112,12 +113,14 @@ Result<void> run(const QuantizeArgs& args, const std::atomic<bool>& cancel) {
   }
   job.recipe.has_imatrix = imatrix && !imatrix->entries.empty();
   INFER_ASSIGN(const quantize::Codec codec, quantize::select_codec(args.isa));
-  INFER_ASSIGN(const auto source, quantize::open_source(job.in, job.overrides, codec.kernels));
+  INFER_ASSIGN(const auto source,
+               quantize::open_source(job.in, job.overrides, codec.kernels, warn));
   INFER_ASSIGN(const quantize::Plan plan, quantize::make_plan(source->header(), job.recipe));
   if (args.plan) fmt::print("{}", plan_text(plan));
   INFER_TRY(check_plan(plan, *job.recipe.target,
                        {args.strict, args.allow_requantize, job.recipe.has_imatrix}));
   if (args.plan) return {};
+  if (imatrix) INFER_TRY(quantize::fit_imatrix(plan, &*imatrix));
   if (!args.report.empty()) INFER_TRY(check_report(args.report, job));
   const quantize::Imatrix* importance = job.recipe.has_imatrix ? &*imatrix : nullptr;
   return carry_out(args, {job, codec, *source, plan, importance, cancel});
@@ -128,8 +131,10 @@ int main_with(int argc, char** argv) {
   CLI::App app("Writes a model in another type: smaller, and as near to the original as it gets.",
                kProgram);
   add_quantize_options(app, &args);
-  // `quantize imatrix ...` (tools/quantize/imatrix_command.h) is added to `app` here.
-  if (const int code = parse_args(app, normalise_args(argc, argv, {})); code >= 0) return code;
+  const ImatrixCommand imatrix = add_imatrix_command(app);
+  if (const int code = parse_args(app, normalise_args(argc, argv, imatrix_aliases())); code >= 0)
+    return code;
+  if (imatrix.app->parsed()) return imatrix.run();
   std::signal(SIGXFSZ, SIG_IGN);  // a limit of file sizes is an error of a write, not the end
   std::atomic<bool> cancel{false};
   const InterruptWatcher interrupts([&cancel] { cancel = true; });
