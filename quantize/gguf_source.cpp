@@ -78,7 +78,10 @@ Result<std::unique_ptr<Source>> open_source(const std::string& path,
                                             const std::function<void(std::string_view)>& log) {
   std::error_code ec;
   if (std::filesystem::is_directory(path, ec)) {
-    return open_hf(path, {.overrides = {overrides.begin(), overrides.end()}, .log = log});
+    ConvertOptions options;
+    options.overrides = {overrides.begin(), overrides.end()};
+    options.log = log;
+    return open_hf(path, options);
   }
   return open_gguf(path, overrides, kernels);
 }
