@@ -39,7 +39,7 @@ LAYERS = (
 )
 
 # Files of an ISA level must not emit shared inline functions: none of these there (section 2.6).
-ISA_FOLDER = re.compile(r"^kernels/cpu/(?!generic/)[a-z0-9_]+/")
+ISA_FOLDER = re.compile(r"^(kernels/cpu/(?!generic/)[a-z0-9_]+|quantize/encode)/")
 ISA_FORBIDDEN = {"vector", "string", "algorithm", "functional", "map", "unordered_map", "set", "memory", "numeric",
                  "sstream", "iostream", "optional", "variant", "span", "fmt/format.h"}
 PROJECT_ROOTS = tuple(f + "/" for f in sources.FOLDERS)
