@@ -78,10 +78,7 @@ Result<std::unique_ptr<Source>> open_source(const std::string& path,
                                             const std::function<void(std::string_view)>& log) {
   std::error_code ec;
   if (std::filesystem::is_directory(path, ec)) {
-    ConvertOptions options;
-    options.overrides = {overrides.begin(), overrides.end()};
-    options.log = log;
-    return open_hf(path, options);
+    return open_hf(path, {.overrides = {overrides.begin(), overrides.end()}, .log = log});
   }
   return open_gguf(path, overrides, kernels);
 }

@@ -13,10 +13,10 @@
 namespace infer::quantize {
 
 struct ConvertOptions {
-  std::string name;                          ///< general.name; empty: what the folder is called
-  std::vector<gguf::KeyOverride> overrides;  ///< keys that take the place of the folder's
+  std::string name{};                          ///< general.name; empty: what the folder is called
+  std::vector<gguf::KeyOverride> overrides{};  ///< keys that take the place of the folder's
   /// Receives what people should know, a line each; may be empty.
-  std::function<void(std::string_view)> log;
+  std::function<void(std::string_view)> log{};
 };
 
 /// A Hugging Face folder (config.json, safetensors, tokenizer files) as the GGUF that llama.cpp's
