@@ -14,18 +14,29 @@ constexpr float kFlat = 1.5f;
 constexpr int kGrid = 9;
 constexpr int kRefine = 2;
 
+/// A copy as floats: the table itself is shared between levels (style.md 2.6).
+struct LevelTable {
+  float v[16];
+};
+constexpr LevelTable make_levels() {
+  LevelTable t{};
+  for (int i = 0; i < 16; ++i) t.v[i] = kIq4Levels[i];
+  return t;
+}
+constexpr LevelTable kLevels = make_levels();
+
 /// Index and value of the level nearest to each lane.
 struct Nearest {
   F32<kW> index, level;
 };
 INFER_INLINE Nearest nearest(const F32<kW>& y) {
   const F32<kW> one = F32<kW>::of(1.0f);
-  Nearest r{F32<kW>::of(0.0f), F32<kW>::of(kIq4Levels[0])};
+  Nearest r{F32<kW>::of(0.0f), F32<kW>::of(kLevels.v[0])};
   for (int i = 1; i < 16; ++i) {
-    const float middle = 0.5f * (static_cast<float>(kIq4Levels[i - 1]) + kIq4Levels[i]);
+    const float middle = 0.5f * (kLevels.v[i - 1] + kLevels.v[i]);
     const I32<kW> above = y > F32<kW>::of(middle);
     r.index = select(above, r.index + one, r.index);
-    r.level = select(above, F32<kW>::of(kIq4Levels[i]), r.level);
+    r.level = select(above, F32<kW>::of(kLevels.v[i]), r.level);
   }
   return r;
 }
@@ -46,7 +57,7 @@ INFER_INLINE LevelSums<kW> level_sums(const Blocks<kN, kW>& b, const F32<kW>& s)
 INFER_INLINE F32<kW> search(const Blocks<kN, kW>& b) {
   F32<kW> extreme = b.x[0];
   for (int i = 1; i < kN; ++i) extreme = select(abs(b.x[i]) > abs(extreme), b.x[i], extreme);
-  F32<kW> best = extreme * F32<kW>::of(1.0f / kIq4Levels[0]);
+  F32<kW> best = extreme * F32<kW>::of(1.0f / kLevels.v[0]);
   F32<kW> best_gain = F32<kW>::of(0.0f);
   const auto consider = [&](const F32<kW>& start) {
     const LevelSums<kW> t = level_sums(b, start);
@@ -57,8 +68,7 @@ INFER_INLINE F32<kW> search(const Blocks<kN, kW>& b) {
   };
   for (int end = 0; end < 16; end += 15) {
     for (int g = 0; g < kGrid; ++g) {
-      const float reach =
-          static_cast<float>(kIq4Levels[end]) * (0.86f + 0.04f * static_cast<float>(g));
+      const float reach = kLevels.v[end] * (0.86f + 0.04f * static_cast<float>(g));
       consider(extreme * F32<kW>::of(1.0f / reach));
     }
   }

@@ -142,6 +142,8 @@ TEST_P(CliDocs, BashCompletes) {
     EXPECT_EQ(complete("--top-k \"\""), "\n");
   } else if (name() == "quantize") {
     EXPECT_EQ(complete("--ten"), "--tensor-type\n");
+    EXPECT_EQ(complete("im"), "imatrix\n");
+    EXPECT_EQ(complete("imatrix --in-f"), "--in-file\n");
     EXPECT_EQ(complete("a"), "a model.gguf\n");
     for (const char* flag : {"--imatrix", "--report"})
       EXPECT_EQ(complete(std::string(flag) + " a"), "a model.gguf\n") << flag;

@@ -248,10 +248,11 @@ TEST_F(QuantizeRun, ImportanceReachesTheEncoderByMatrix) {
   add("blk.0.ffn_down_exps.weight", {256, 5, 3}, random_values(256 * 15, 4));
   add("blk.0.ffn_up_exps.weight", {256, 5, 3}, random_values(256 * 15, 5));
   Imatrix imatrix;
-  ImatrixEntry& entry = imatrix.entries["blk.0.ffn_down_exps.weight"];
-  entry.n_k = 256;
-  entry.n_tok = {1, 1, 1};
-  entry.sum_sq.assign(768, 1.0f);
+  ImatrixEntry ones;
+  ones.n_k = 256;
+  ones.n_tok = {1, 1, 1};
+  ones.sum_sq.assign(768, 1.0f);
+  ASSERT_TRUE(imatrix.add("blk.0.ffn_down_exps.weight", ones).ok());
   const EncodeRow spy = [](const float*, const float* importance, int64_t n, std::byte* out) {
     ++(importance != nullptr ? n_with : n_without);
     std::memset(out, 0, static_cast<size_t>(n / 256 * 144));
@@ -271,10 +272,12 @@ TEST_F(QuantizeRun, ImportanceReachesTheEncoderByMatrix) {
   EXPECT_EQ(n_without, 15);
   EXPECT_EQ(d.report->n_without_importance, 1);
   EXPECT_EQ(d.report->first_without_importance, "blk.0.ffn_up_exps.weight");
-  entry.sum_sq.resize(512);  // of a model with two experts
+  ImatrixEntry& entry = imatrix.entries["blk.0.ffn_down_exps.weight"];
+  entry.n_tok = {1, 1};  // of a model with two experts
   EXPECT_THAT(run("Q4_K_M", with, recipe).report.error().message,
               HasSubstr("i.gguf: is of another model: tensor 'blk.0.ffn_down_exps.weight'"));
-  entry.sum_sq.assign(768, NAN);
+  entry.n_tok = {1, 1, 1};
+  entry.mean_sq.assign(768, NAN);
   EXPECT_EQ(run("Q4_K_M", with, recipe).report.error().code, ErrorCode::kNumeric);
 }
 
