@@ -18,7 +18,12 @@ Result<void> check_other_file(const gguf::Reader& model, const std::string& path
   if (::stat(path.c_str(), &out) != 0) return {};
   for (int i = 0; i < model.n_shards(); ++i) {
     struct stat in {};
-    if (::stat(model.shard_path(i).c_str(), &in) != 0) continue;
+    const std::string& from = model.shard_path(i);
+    if (::stat(from.c_str(), &in) != 0) continue;
+    std::error_code ec;
+    if (S_ISDIR(in.st_mode) && !path.ends_with(".gguf") &&
+        std::filesystem::equivalent(std::filesystem::absolute(path, ec).parent_path(), from, ec))
+      return make_error(ErrorCode::kInvalidArgument, "{}: is a file of the input", path);
     if (in.st_dev == out.st_dev && in.st_ino == out.st_ino)
       return make_error(ErrorCode::kInvalidArgument, "{}: is the input", path);
   }

@@ -202,6 +202,13 @@ Result<void> Run::do_panel(const Panel& p, Worker& worker, ErrorSums* sums) {
                           std::span(worker.out).first(static_cast<size_t>(p.n_row * out_row)));
 }
 
+/// With importance the published rules, which cannot use it, give way to the search, as they do in
+/// llama.cpp; Q8_0 keeps its rule there as well.
+bool searches(DType type) {
+  return type == DType::kQ4_0 || type == DType::kQ4_1 || type == DType::kQ5_0 ||
+         type == DType::kQ5_1;
+}
+
 Result<void> Run::encode_rows(const Task& task, int64_t row, int64_t n_row, Worker& worker) {
   const Panel& p = task.panel;
   const PlanEntry& e = plan_.entries[p.entry];
@@ -209,7 +216,8 @@ Result<void> Run::encode_rows(const Task& task, int64_t row, int64_t n_row, Work
   const int64_t out_row = e.to_bytes / e.n_row();
   const auto type = static_cast<size_t>(e.to.type);
   const EncodeTable& table = codec_.encoders;
-  const EncodeRow encode = options_.best ? table.best[type] : table.plain[type];
+  const bool search = options_.best || (task.importance != nullptr && searches(e.to.type));
+  const EncodeRow encode = search ? table.best[type] : table.plain[type];
   const std::span<float> x(worker.x.data(), static_cast<size_t>(n_row * n_k));
   INFER_TRY(source_.read_rows(p.entry, row, n_row, x));
   if (!table.all_finite(x.data(), n_row * n_k)) return bad_value(e, row, x.data());

@@ -25,36 +25,31 @@ inline constexpr float kLargest = 1e12f;
 template <int G, int N, int W>
 INFER_INLINE void load_blocks(const float* x, const float* importance, float flat,
                               Blocks<N, W>* b) {
-  alignas(64) float column[N][W];
-  alignas(64) float weight[N][W];
-  alignas(64) float square[W];
-  for (int j = 0; j < W; ++j) {
-    float sum = 0.0f;
-    for (int i = 0; i < N; ++i) {
-      float v = x[j * N + i];
-      v = v > kLargest ? kLargest : v < -kLargest ? -kLargest : v;
-      column[i][j] = v;
-      sum += v * v;
-    }
-    square[j] = sum / static_cast<float>(N);
-  }
-  alignas(64) float sigma2[W];
-  (group_sum<G>(F32<W>::load(square)) * F32<W>::of(1.0f / G)).store(sigma2);
-  // A weight is never zero: something must be chosen where nothing counts.
-  for (int j = 0; j < W; ++j) {
-    const float base = __builtin_sqrtf(square[j]) * flat + 1e-30f;
-    for (int i = 0; i < N; ++i) {
-      const float v = column[i][j];
-      weight[i][j] =
-          importance == nullptr
-              ? base + __builtin_fabsf(v)
-              : (importance[j * N + i] + 1e-20f) * __builtin_sqrtf(sigma2[j] + v * v) + 1e-30f;
-    }
-  }
-  b->sum_w = b->sum_x = b->sum_xx = F32<W>::of(0.0f);
+  alignas(64) float column[N * W];
+  transpose<W, N>(x, column);
+  const F32<W> zero = F32<W>::of(0.0f);
+  const F32<W> largest = F32<W>::of(kLargest);
+  F32<W> square = zero;
   for (int i = 0; i < N; ++i) {
-    b->x[i] = F32<W>::load(column[i]);
-    b->w[i] = F32<W>::load(weight[i]);
+    b->x[i] = clamp(F32<W>::load(column + i * W), zero - largest, largest);
+    square = square + b->x[i] * b->x[i];
+  }
+  square = square * F32<W>::of(1.0f / N);
+  // A weight is never zero: something must be chosen where nothing counts.
+  const F32<W> least = F32<W>::of(1e-30f);
+  if (importance == nullptr) {
+    const F32<W> base = sqrt(square) * F32<W>::of(flat) + least;
+    for (int i = 0; i < N; ++i) b->w[i] = base + abs(b->x[i]);
+  } else {
+    transpose<W, N>(importance, column);
+    const F32<W> sigma2 = group_sum<G>(square) * F32<W>::of(1.0f / G);
+    const F32<W> little = F32<W>::of(1e-20f);
+    for (int i = 0; i < N; ++i) {
+      b->w[i] = (F32<W>::load(column + i * W) + little) * sqrt(sigma2 + b->x[i] * b->x[i]) + least;
+    }
+  }
+  b->sum_w = b->sum_x = b->sum_xx = zero;
+  for (int i = 0; i < N; ++i) {
     b->sum_w = b->sum_w + b->w[i];
     b->sum_x = b->sum_x + b->w[i] * b->x[i];
     b->sum_xx = b->sum_xx + b->w[i] * b->x[i] * b->x[i];
@@ -86,14 +81,17 @@ INFER_INLINE void keep(const I32<W>& better, const F32<W>& value, F32<W>* best) 
   *best = select(better, value, *best);
 }
 
-/// Levels as bytes in the order of the weights; `base` is added to each.
+/// Levels as bytes in the order of the weights; `base` is added to each. They end up in [0, 255].
 template <int N, int W>
 INFER_INLINE void store_levels(const F32<W> (&q)[N], float base, uint8_t* out) {
-  for (int i = 0; i < N; ++i) {
-    alignas(64) float t[W];
-    q[i].store(t);
-    for (int j = 0; j < W; ++j)
-      out[j * N + i] = static_cast<uint8_t>(static_cast<int>(t[j] + base));
+  alignas(64) float column[N * W];
+  alignas(64) float row[N * W];
+  const F32<W> add = F32<W>::of(base);
+  for (int i = 0; i < N; ++i) (q[i] + add).store(column + i * W);
+  transpose<N, W>(column, row);
+  for (int i = 0; i < N * W; i += 16) {
+    const Bytes16 bytes = truncated_bytes(F32<16>::load(row + i), false);
+    std::memcpy(out + i, &bytes, sizeof(bytes));
   }
 }
 

@@ -172,6 +172,27 @@ INFER_INLINE typename Register<N>::F native_round(typename Register<N>::F a) {
   const typename Register<N>::F magic = 12582912.0f - typename Register<N>::F{};
   return (a + magic) - magic;  // 1.5 * 2^23: the adder rounds
 }
+template <int N>
+INFER_INLINE typename Register<N>::F native_sqrt(typename Register<N>::F a) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16) return _mm512_sqrt_ps(a);
+#endif
+#if defined(__AVX__)
+  if constexpr (N == 8) return _mm256_sqrt_ps(a);
+#endif
+#if defined(__SSE2__)
+  if constexpr (N == 4) return _mm_sqrt_ps(a);
+#endif
+  for (int i = 0; i < N; ++i) a[i] = __builtin_sqrtf(a[i]);
+  return a;
+}
+template <int W>
+INFER_INLINE F32<W> sqrt(const F32<W>& x) {
+  F32<W> r;
+  for (int p = 0; p < F32<W>::kParts; ++p) r.v[p] = native_sqrt<F32<W>::kN>(x.v[p]);
+  return r;
+}
+
 /// To the nearest integer, ties to even; |x| < 2^22. Zeros may differ in sign between levels.
 template <int W>
 INFER_INLINE F32<W> round(const F32<W>& x) {
@@ -188,6 +209,26 @@ INFER_INLINE F32<W> abs(const F32<W>& x) {
   }
   return r;
 }
+/// in [n_row][n_col] -> out [n_col][n_row]; both are multiples of 4.
+template <int n_row, int n_col>
+INFER_INLINE void transpose(const float* in, float* out) {
+  using F = typename Register<4>::F;
+  for (int r = 0; r < n_row; r += 4) {
+    for (int c = 0; c < n_col; c += 4) {
+      F a[4];
+      for (int i = 0; i < 4; ++i) std::memcpy(&a[i], in + (r + i) * n_col + c, sizeof(F));
+      const F t0 = __builtin_shufflevector(a[0], a[1], 0, 4, 1, 5);
+      const F t1 = __builtin_shufflevector(a[2], a[3], 0, 4, 1, 5);
+      const F t2 = __builtin_shufflevector(a[0], a[1], 2, 6, 3, 7);
+      const F t3 = __builtin_shufflevector(a[2], a[3], 2, 6, 3, 7);
+      const F b[4] = {
+          __builtin_shufflevector(t0, t1, 0, 1, 4, 5), __builtin_shufflevector(t0, t1, 2, 3, 6, 7),
+          __builtin_shufflevector(t2, t3, 0, 1, 4, 5), __builtin_shufflevector(t2, t3, 2, 3, 6, 7)};
+      for (int i = 0; i < 4; ++i) std::memcpy(out + (c + i) * n_row + r, &b[i], sizeof(F));
+    }
+  }
+}
+
 /// The largest lane.
 template <int W>
 INFER_INLINE float largest_of(const F32<W>& x) {

@@ -14,6 +14,13 @@ using V = F32<kW>;
 struct Pair {
   V lo, hi;  ///< weights 0..15 and 16..31 of a block
 };
+INFER_INLINE uint16_t half_bits(float x) {
+#if defined(__F16C__)
+  return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT);
+#else
+  return f16_from_f32(x);
+#endif
+}
 INFER_INLINE Pair load_pair(const float* x) { return {V::load(x), V::load(x + kW)}; }
 
 /// The weight farthest from zero, with its sign; the first where two are as far.
@@ -21,12 +28,14 @@ INFER_INLINE float extreme_of(const float* x, const Pair& p) {
   const V zero = V::of(0.0f);
   const float top = largest_of(max(p.lo, p.hi));
   const float bottom = largest_of(zero - min(p.lo, p.hi));
-  if (top > bottom) return top;
-  if (bottom > top) return -bottom;
-  for (int i = 0; i < kBlock32; ++i) {
-    if (x[i] == top || x[i] == -top) return x[i];
+  if (top == bottom) {
+    for (int i = 0; i < kBlock32; ++i) {
+      if (x[i] == top || x[i] == -top) return x[i];
+    }
   }
-  return 0.0f;
+  // No branch: the sign is a coin's throw.
+  const float sign = top > bottom ? 1.0f : -1.0f;
+  return sign * (top > bottom ? top : bottom);
 }
 
 /// The first of equals: zeros have signs, and files keep them.
@@ -58,7 +67,7 @@ INFER_INLINE uint16_t levels_around(const float* x, float low, Levels* q) {
   const V top = V::of(2.0f * low - 1.0f);
   q->lo = truncated_bytes(min(p.lo * id + middle, top), false);
   q->hi = truncated_bytes(min(p.hi * id + middle, top), false);
-  return f16_from_f32(d);
+  return half_bits(d);
 }
 
 struct ScaleMin {
@@ -77,7 +86,7 @@ INFER_INLINE ScaleMin levels_above(const float* x, float top, Levels* q) {
   const V most = V::of(top);
   q->lo = truncated_bytes(min((p.lo - least) * id + half, most), false);
   q->hi = truncated_bytes(min((p.hi - least) * id + half, most), false);
-  return {f16_from_f32(d), f16_from_f32(lo)};
+  return {half_bits(d), half_bits(lo)};
 }
 
 /// The nearest integers, halves away from zero: a little less than one half is added, then cut off.
@@ -138,7 +147,7 @@ void encode_q8_0(const float* x, const float* /*importance*/, int64_t n_k, std::
     const Pair p = load_pair(x + k);
     const float d = largest_of(max(abs(p.lo), abs(p.hi))) / 127.0f;
     const V id = V::of(d != 0.0f ? 1.0f / d : 0.0f);
-    put(f16_from_f32(d), offsetof(BlockQ8_0, d), out);
+    put(half_bits(d), offsetof(BlockQ8_0, d), out);
     put(away_from_zero(p.lo * id), offsetof(BlockQ8_0, qs), out);
     put(away_from_zero(p.hi * id), offsetof(BlockQ8_0, qs) + kW, out);
   }

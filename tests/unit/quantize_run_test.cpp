@@ -281,6 +281,30 @@ TEST_F(QuantizeRun, ImportanceReachesTheEncoderByMatrix) {
   EXPECT_EQ(run("Q4_K_M", with, recipe).report.error().code, ErrorCode::kNumeric);
 }
 
+TEST_F(QuantizeRun, LegacyTypesAreSearchedWithImportance) {
+  static std::atomic<int> n_search{0};
+  add("blk.0.attn_q.weight", {256, 7}, random_values(256 * 7, 4));
+  ImatrixEntry ones;
+  ones.n_k = 256;
+  ones.n_tok = {1};
+  ones.sum_sq.assign(256, 1.0f);
+  Imatrix imatrix;
+  ASSERT_TRUE(imatrix.add("blk.0.attn_q.weight", ones).ok());
+  codec_.encoders.best[static_cast<size_t>(DType::kQ4_0)] = [](const float*, const float*,
+                                                               int64_t n, std::byte* out) {
+    ++n_search;
+    std::memset(out, 0, static_cast<size_t>(n / 32 * 18));
+  };
+  ASSERT_TRUE(run("Q4_0", [](RunOptions&) {}).report.ok());
+  EXPECT_EQ(n_search, 0);
+  const auto with = [&](RunOptions& o) {
+    o.imatrix = &imatrix;
+    o.output.keys.imatrix = &imatrix;
+  };
+  ASSERT_TRUE(run("Q4_0", with).report.ok());
+  EXPECT_EQ(n_search, 7);
+}
+
 TEST_F(QuantizeRun, ReportIsJson) {
   add_model();
   const Done d = run("Q4_K_M", [](RunOptions& o) { o.measure = true; });

@@ -43,9 +43,12 @@ Result<void> check_report(const std::string& path, const QuantizeJob& job) {
 }
 
 Result<void> write_report(const std::string& path, const std::string& json) {
-  std::ofstream out(path, std::ios::binary);
+  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
+  std::ofstream out(temporary, std::ios::binary);
   out << json << std::flush;
-  if (out.good()) return {};
+  out.close();
+  if (out.good() && std::rename(temporary.c_str(), path.c_str()) == 0) return {};
+  std::remove(temporary.c_str());
   return make_error(ErrorCode::kIo, "{}: cannot write the report", path);
 }
 
