@@ -172,15 +172,16 @@ class Mapper {
     const int64_t n_k = s.t->n_k();
     s.scale_rows = s.scale_cols = int64_t{1} << 62;  // more than any tensor has
     if (n == 1) return {};
-    if (n == n_row) {
-      s.scale_rows = 1;
-      return {};
-    }
     if (block_rows_ > 0 && s.t->shape.size() == 2 && s.scale->shape.size() == 2 &&
         s.scale->shape[0] == ceil_div(n_row, block_rows_) &&
         s.scale->shape[1] == ceil_div(n_k, block_cols_)) {
       s.scale_rows = block_rows_;
       s.scale_cols = block_cols_;
+      return {};
+    }
+    // After the blocks: these may be as many as there are rows.
+    if (n == n_row && s.scale->shape[0] == n_row) {
+      s.scale_rows = 1;
       return {};
     }
     return bad(*s.scale, ErrorCode::kUnsupported,
