@@ -151,7 +151,13 @@ class Mapper {
     MappedTensor& m = out_[it->second];
     const auto i = static_cast<size_t>(std::max<int64_t>(p.expert, 0));
     if (m.is_stacked != (p.expert >= 0)) return bad(t, ErrorCode::kCorrupt, "stands twice");
-    if (m.slices.size() <= i) m.slices.resize(i + 1);
+    if (m.slices.size() <= i) {
+      // Gaps are refused later; until then a name alone must not cost memory.
+      n_slice_ += i + 1 - m.slices.size();
+      if (n_slice_ > kMaxGap + 64 * weights_.tensors().size())
+        return bad(t, ErrorCode::kCorrupt, "is an expert without most of the others");
+      m.slices.resize(i + 1);
+    }
     MappedTensor::Slice& slice = m.slices[i];
     if (slice.t != nullptr) {
       return bad(t, ErrorCode::kCorrupt,
@@ -255,6 +261,8 @@ class Mapper {
   const HfConfig& config_;
   bool is_tied_ = false;
   int64_t block_rows_ = 0, block_cols_ = 0;
+  static constexpr size_t kMaxGap = 4096;
+  size_t n_slice_ = 0;  // of all of `out_`
   std::vector<MappedTensor> out_;
   std::map<std::string, size_t, std::less<>> index_;  // of `out_`, by name
 };

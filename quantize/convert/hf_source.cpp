@@ -4,6 +4,7 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -66,8 +67,10 @@ HfValue text_config(HfValue root) {
   if (members == nullptr) return root;
   HfValue merged{*members};
   auto& all = std::get<HfValue::Object>(merged.value);
+  std::set<std::string_view> taken{"text_config"};
+  for (const auto& [name, value] : *members) taken.insert(name);
   for (const auto& [name, value] : std::get<HfValue::Object>(root.value)) {
-    if (merged.find(name) == nullptr && name != "text_config") all.push_back({name, value});
+    if (!taken.contains(name)) all.push_back({name, value});
   }
   return merged;
 }

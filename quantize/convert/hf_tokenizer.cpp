@@ -277,6 +277,9 @@ class Writer {
   /// Ways to make `text` of two tokens that are no merge; places where a word begins inside of it.
   static void count_joins(const TokenTable& tokens, const std::vector<uint64_t>& pairs,
                           std::string_view text, int64_t& n_other, int64_t* n_across) {
+    // Every place is hashed twice; what is longer is no word, and the count is for a note only.
+    constexpr size_t kMaxBytes = 256;
+    if (text.size() > kMaxBytes) return;
     for (size_t at = text.empty() ? 0 : text::utf8_step(text, 0).len; at < text.size();
          at += text::utf8_step(text, at).len) {
       const std::string_view right = text.substr(at);

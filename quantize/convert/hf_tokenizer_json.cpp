@@ -14,6 +14,8 @@ using Event = Json::parse_event_t;
 
 constexpr int kMaxDepth = 64;
 constexpr size_t kMaxEntries = size_t{1} << 20;
+constexpr int64_t kMaxObjects = int64_t{1} << 15;
+constexpr int64_t kMaxValues = int64_t{1} << 22;
 
 /// Listens to the parser, takes vocabulary and merges, and lets the rest become a tree.
 class Listener {
@@ -27,10 +29,11 @@ class Listener {
     if (!error_.empty()) return false;
     if (event == Event::key && depth < static_cast<int>(path_.size()))
       path_[static_cast<size_t>(depth)] = parsed.get_ref<const std::string&>();
-    if (out_ == nullptr || path_[1] != "model") return true;
-    if (path_[2] == "vocab" && depth == 3) return vocab_event(event, parsed);
-    if (path_[2] == "merges" && depth >= 3) return merges_event(depth, event, parsed);
-    return true;
+    if (out_ != nullptr && path_[1] == "model") {
+      if (path_[2] == "vocab" && depth == 3) return vocab_event(event, parsed);
+      if (path_[2] == "merges" && depth >= 3) return merges_event(depth, event, parsed);
+    }
+    return small_enough(event);
   }
   const std::string& error() const { return error_; }
   bool too_many() const { return too_many_; }
@@ -38,6 +41,16 @@ class Listener {
  private:
   void fail(std::string what) {
     if (error_.empty()) error_ = std::move(what);
+  }
+  /// The parser looks at all members of the parent whenever an object in it ends, so objects are
+  /// few; the rest is bounded because it stays in memory.
+  bool small_enough(Event event) {
+    n_object_ += event == Event::object_start ? 1 : 0;
+    n_value_ += event == Event::value || event == Event::array_start ? 1 : 0;
+    if (n_object_ <= kMaxObjects && n_value_ <= kMaxValues) return true;
+    fail(fmt::format("more than {} objects or {} values", kMaxObjects, kMaxValues));
+    too_many_ = true;
+    return false;
   }
   bool vocab_event(Event event, const Json& parsed) {
     if (event == Event::key) {
@@ -104,6 +117,7 @@ class Listener {
   std::string token_, error_;
   std::array<std::string, 2> parts_;
   size_t n_parts_ = 0;
+  int64_t n_object_ = 0, n_value_ = 0;
   bool has_token_ = false, too_many_ = false;
 };
 

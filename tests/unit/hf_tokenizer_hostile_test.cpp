@@ -166,6 +166,16 @@ TEST(HfTokenizerHostile, OddTypesElsewhereDoNotMatter) {
       HasSubstr("added_tokens.json: the id of 'a'"));
 }
 
+/// The parser's time grows with the square of the objects in one list.
+TEST(HfTokenizerHostile, ListsOfManyObjects) {
+  std::string config = R"({"x": [{})";
+  for (int i = 0; i < 100'000; ++i) config += ",{}";
+  HfTokenizerFiles files{.folder = "dir", .tokenizer_model = model_bytes()};
+  files.tokenizer_config = config + "]}";
+  EXPECT_THAT(convert_files(files, 8).error,
+              HasSubstr("dir/tokenizer_config.json: more than 32768 objects"));
+}
+
 /// Keys of ours in a GGUF that somebody else wrote.
 TEST(HfTokenizerHostile, RulesOfAFile) {
   gguf::HeaderBuilder out("m");
