@@ -205,6 +205,16 @@ INSTANTIATE_TEST_SUITE_P(
       return std::string(name_of(c.param.type)) + (c.param.best ? "_best" : "");
     });
 
+/// Trained weights and Gaussian ones; draws with many outliers leave less to gain.
+TEST(EncodeBest, Q4_0IsFivePercentBelowTheRule) {
+  auto sets = read_sets();
+  for (const char* name : {"laplace", "student", "outliers"}) sets.erase(name);
+  const EncodeTable t = tables().back();
+  const Errors e = ratios(t.best[static_cast<int>(DType::kQ4_0)], DType::kQ4_0, sets);
+  EXPECT_TRUE(e.plain <= 0.95) << e.plain;
+  if (!sets.contains("real")) GTEST_SKIP() << "no stories260K: its rows were left out";
+}
+
 /// Rows that are hard in some way, of any length.
 Rows hard_rows(int64_t n_k, std::mt19937_64& rng) {
   std::normal_distribution<float> normal;
