@@ -12,12 +12,31 @@ import argparse, ctypes, os, pathlib, statistics, subprocess, time
 FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_M": 12, "Q4_K_S": 14, "Q4_K_M": 15,
               "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25}
 
-def peer(source, out, name, threads):
+def importance(path):
+    """An imatrix file (GGUF form) as the C API wants it, and what must stay alive meanwhile."""
+    import gguf, llama_cpp as L, numpy as np
+    tensors = {t.name: np.array(t.data, dtype=np.float32) for t in gguf.GGUFReader(path).tensors}
+    entries, alive = [], []
+    for name, sums in tensors.items():
+        if not name.endswith(".in_sum2"):
+            continue
+        counts = tensors[name[: -len("in_sum2")] + "counts"].reshape(-1, 1)
+        means = np.ascontiguousarray((sums.reshape(counts.shape[0], -1) / counts).reshape(-1))
+        alive.append(means)
+        entries.append(L.llama_model_imatrix_data(name[: -len(".in_sum2")].encode(),
+                                                  means.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), means.size))
+    entries.append(L.llama_model_imatrix_data(None, None, 0))
+    return (L.llama_model_imatrix_data * len(entries))(*entries), alive
+
+def peer(source, out, name, threads, imatrix=None):
     import llama_cpp as L
     keep = L.llama_log_callback(lambda level, text, data: None)
     L.llama_log_set(keep, None)
     params = L.llama_model_quantize_default_params()
     params.nthread, params.ftype = threads, FILE_TYPES[name]
+    if imatrix:
+        entries, alive = importance(imatrix)
+        params.imatrix = ctypes.cast(entries, ctypes.POINTER(L.llama_model_imatrix_data))
     if L.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(params)) != 0:
         raise SystemExit("llama.cpp's quantizer failed")
 
@@ -53,11 +72,16 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("source")
     ap.add_argument("types", nargs="+")
-    ap.add_argument("--quantize", required=True)
+    ap.add_argument("--quantize", default="build/release/bin/quantize")
     ap.add_argument("--folder", default=".")
     ap.add_argument("-t", "--threads", type=int, default=2)
     ap.add_argument("-r", "--repetitions", type=int, default=5)
+    ap.add_argument("--write", help="write llama.cpp's file of the first type here, and time nothing")
+    ap.add_argument("--imatrix", help="with --write: its importance matrix, in the GGUF form")
     a = ap.parse_args()
+    if a.write:
+        peer(a.source, a.write, a.types[0], a.threads, a.imatrix)
+        return
     outs = {who: str(pathlib.Path(a.folder) / f"bench-{who}.gguf") for who in ("ours", "peer", "copy")}
     for name in a.types:
         times = {who: [] for who in outs}
