@@ -13,10 +13,8 @@ import llama_cpp as L
 
 N_CTX = 512
 
-def quiet():
-    callback = L.llama_log_callback(lambda level, text, data: None)
-    L.llama_log_set(callback, None)
-    return callback
+# Called until the very end, when models are freed.
+SILENCE = L.llama_log_callback(lambda level, text, data: None)
 
 def log_softmax(x):
     x = x.astype(np.float32)
@@ -45,7 +43,7 @@ def main():
     ap.add_argument("--chunks", type=int, default=20)
     ap.add_argument("-t", "--threads", type=int, default=2)
     a = ap.parse_args()
-    keep = quiet()
+    L.llama_log_set(SILENCE, None)
     opener = gzip.open if a.text.endswith(".gz") else open
     text = opener(a.text, "rt", encoding="utf-8").read()
     base = Model(a.base, a.threads)
@@ -73,7 +71,8 @@ def main():
         error = np.std(kld[f], ddof=1) / np.sqrt(len(kld[f]))
         print(f"{f}: perplexity {np.exp(np.mean(nll[f])):.4f}, KLD {np.mean(kld[f]):.5f} +- {error:.5f} (of chunk means), -> "
               f"{m.greedy(sentence)!r}")
-    del keep
+    for m in (base, *models.values()):
+        m.llm.close()
 
 if __name__ == "__main__":
     main()
