@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <vector>
@@ -220,23 +221,35 @@ TEST_F(SmolLm2, DefaultModeIsCloseToPrecise) {
 TEST_F(SmolLm2, QuantisedCacheIsCloseToF16) {
   if (kSanitized)
     GTEST_SKIP() << "some minutes under a sanitizer; the kernels have their own tests";
-  std::string chat;
-  for (const char* id : {"medium-code-review", "medium-math", "medium-chat"})
-    chat += "<|im_start|>user\n" + prompt_text(id) + "<|im_end|>\n<|im_start|>assistant\n";
+  const auto chat_of = [&](std::initializer_list<const char*> prompts) {
+    std::string chat;
+    for (const char* id : prompts)
+      chat += "<|im_start|>user\n" + prompt_text(id) + "<|im_end|>\n<|im_start|>assistant\n";
+    return chat;
+  };
+  const std::string chat = chat_of({"medium-code-review", "medium-math", "medium-chat"});
+  const std::string sql = chat_of({"medium-sql-01", "medium-sql-02", "medium-sql-03",
+                                   "medium-sql-04", "medium-json", "medium-fewshot"});
+  const std::string korean =
+      chat_of({"medium-summary-ko", "medium-chat-ko", "long-translate-ko-01"});
   const std::string wiki =
       must(read_text(shared_dir() / "data/wikitext-2/wiki.test.raw.gz")).substr(0, 8000);
   struct Text {
     const char* name;
     std::vector<TokenId> ids;
+    /// q4_0 goes beyond its bound in a language that this model hardly knows; the value is printed.
+    bool bounds_q4_0 = true;
   };
   struct Case {
     DType k, v;
     double bound;
   };
-  for (const Text& text : {Text{"WikiText-2", beginning(wiki, 384)},
-                           Text{"chat", beginning(chat, 384)}, Text{"story", long_text()}}) {
+  for (const Text& text :
+       {Text{"WikiText-2", beginning(wiki, 384)}, Text{"chat", beginning(chat, 384)},
+        Text{"story", long_text()}, Text{"SQL, JSON, few-shot", beginning(sql, 512)},
+        Text{"Korean", beginning(korean, 512), false}}) {
     EngineOptions options = precise_options();
-    options.n_ctx = 512;
+    options.n_ctx = 640;
     options.type_k = options.type_v = DType::kF16;
     const std::vector<float> want = logits_of(options, text.ids);
     for (const Case& c :
@@ -248,6 +261,8 @@ TEST_F(SmolLm2, QuantisedCacheIsCloseToF16) {
       fmt::print(
           "[ measured ] {}: K/V {}/{} against f16: mean KLD {:.5f}, same best token {:.2f} %\n",
           text.name, name_of(c.k), name_of(c.v), d.kld, 100.0 * d.same_top);
+      EXPECT_TRUE(std::isfinite(d.kld)) << text.name;
+      if (c.k == DType::kQ4_0 && !text.bounds_q4_0) continue;
       EXPECT_TRUE(d.kld <= c.bound) << text.name << ": " << d.kld;
     }
   }
