@@ -31,8 +31,9 @@ class Adapter;
 class Model;
 }  // namespace model
 namespace runtime {
+class ActivationTap;
 class Backend;
-}
+}  // namespace runtime
 
 using TokenId = text::TokenId;
 /// {place in EngineOptions::adapters, scale}
@@ -63,6 +64,8 @@ struct EngineOptions {
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
   /// What the user should know and the run can do without, as one line.
   std::function<void(const std::string&)> warn;
+  /// Sees the inputs of weight matrices (eval::collect_imatrix); outlives the engine.
+  runtime::ActivationTap* tap = nullptr;
 };
 
 enum class StopReason : uint8_t { kNone, kEos, kStop, kLength, kCancelled, kDeadline, kError };

@@ -220,6 +220,7 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
   compile.n_ctx = o.n_ctx;
   compile.progress = o.progress;
   compile.warn = o.warn;
+  compile.tap = o.tap;
   compile.weight_copied = [&](graph::WeightId id) {
     const auto* tensor = model->file().find_tensor(graph->weights[static_cast<size_t>(id)].tensor);
     if (tensor != nullptr) model->file().release_pages(*tensor);

@@ -34,6 +34,7 @@ inline constexpr std::string_view kUnknownId = "tokenizer.ggml.unknown_token_id"
 inline constexpr std::string_view kSeparatorId =
     "tokenizer.ggml.seperator_token_id";  // misspelt in every file
 inline constexpr std::string_view kPaddingId = "tokenizer.ggml.padding_token_id";
+inline constexpr std::string_view kClsId = "tokenizer.ggml.cls_token_id";
 inline constexpr std::string_view kMaskId = "tokenizer.ggml.mask_token_id";
 inline constexpr std::string_view kAddBos = "tokenizer.ggml.add_bos_token";
 inline constexpr std::string_view kAddEos = "tokenizer.ggml.add_eos_token";
@@ -42,6 +43,14 @@ inline constexpr std::string_view kAddSpacePrefix = "tokenizer.ggml.add_space_pr
 inline constexpr std::string_view kRemoveExtraWhitespaces =
     "tokenizer.ggml.remove_extra_whitespaces";
 inline constexpr std::string_view kChatTemplate = "tokenizer.chat_template";
+inline constexpr std::string_view kChatTemplates = "tokenizer.chat_templates";
+
+// Ours: what a tokenizer.json says and no key of llama.cpp's can. They go before what
+// tokenizer.ggml.pre stands for; other readers pass over them.
+inline constexpr std::string_view kInferPreRules = "infer.tokenizer.pre.rules";
+inline constexpr std::string_view kInferNormalizer = "infer.tokenizer.normalizer";
+inline constexpr std::string_view kInferSpacePrefix = "infer.tokenizer.space_prefix";
+inline constexpr std::string_view kInferIgnoreMerges = "infer.tokenizer.ignore_merges";
 
 // After "<arch>.": `arch_key("llama", kBlockCount)` is "llama.block_count".
 inline constexpr std::string_view kVocabSize = "vocab_size";

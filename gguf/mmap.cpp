@@ -108,6 +108,14 @@ void MappedFile::release(std::span<const std::byte> part) const {
   if (to > from) ::madvise(data_ + from, to - from, MADV_DONTNEED);
 }
 
+void MappedFile::release_around(std::span<const std::byte> part) const {
+  if (data_ == nullptr || part.data() < data_ || part.data() + part.size() > data_ + size_) return;
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t from = static_cast<size_t>(part.data() - data_) / page * page;
+  const auto to = static_cast<size_t>(part.data() + part.size() - data_);
+  if (to > from) ::madvise(data_ + from, to - from, MADV_DONTNEED);
+}
+
 void AlignedDelete::operator()(std::byte* p) const { ::operator delete(p, kAlign); }
 
 Result<AlignedBytes> allocate_aligned(int64_t n_bytes, const std::string& path) {

@@ -45,6 +45,8 @@ class MappedFile {
   bool is_mapped() const { return data_ != nullptr; }
   /// Gives back the whole pages inside a part of the mapping; they are read again when touched.
   void release(std::span<const std::byte> part) const;
+  /// The same with the pages at both ends.
+  void release_around(std::span<const std::byte> part) const;
 
  private:
   std::byte* data_ = nullptr;

@@ -286,4 +286,18 @@ void Reader::release_pages(const TensorInfo& tensor) const {
       {tensor.view.data, static_cast<size_t>(tensor.view.n_bytes)});
 }
 
+void Reader::release_pages(const TensorInfo& tensor, int64_t offset, int64_t n_bytes) const {
+  INFER_CHECK(tensor.shard >= 0 && tensor.shard < n_shards(), "shard {} of {}", tensor.shard,
+              n_shards());
+  INFER_CHECK(offset >= 0 && n_bytes >= 0 && offset <= tensor.view.n_bytes - n_bytes,
+              "bytes {} + {} of {}", offset, n_bytes, tensor.view.n_bytes);
+  impl_->shards[static_cast<size_t>(tensor.shard)].map.release_around(
+      {tensor.view.data + offset, static_cast<size_t>(n_bytes)});
+}
+
+const std::string& Reader::shard_path(int shard) const {
+  INFER_CHECK(shard >= 0 && shard < n_shards(), "shard {} of {}", shard, n_shards());
+  return impl_->shards[static_cast<size_t>(shard)].path;
+}
+
 }  // namespace infer::gguf

@@ -134,6 +134,11 @@ class Reader {
 
   /// Tells the kernel that a tensor's mapped pages are no longer needed (no effect without mmap).
   void release_pages(const TensorInfo& tensor) const;
+  /// The same for bytes [offset, offset + n_bytes) of its data, with the pages at both ends: what
+  /// is still wanted of them is read again.
+  void release_pages(const TensorInfo& tensor, int64_t offset, int64_t n_bytes) const;
+  /// The file that tensors of this shard stand in.
+  const std::string& shard_path(int shard) const;
 
  private:
   Reader();

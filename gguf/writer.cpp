@@ -1,49 +1,63 @@
 #include "gguf/writer.h"
 
 #include <algorithm>
-#include <bit>
 #include <cerrno>
+#include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <utility>
+#include <vector>
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/checked.h"
 #include "core/base/error.h"
-#include "core/base/quant_types.h"
-#include "gguf/cursor.h"
 #include "gguf/describe.h"
-#include "gguf/keys.h"
-#include "gguf/parse.h"
 
 namespace infer::gguf {
 namespace {
 
-constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
-constexpr uint32_t kVersion = 3;
-constexpr size_t kStartBytes = 4 + 4 + 8 + 8;
-
-template <class T>
-void put(std::vector<std::byte>& out, T v) {
-  const auto* p = reinterpret_cast<const std::byte*>(&v);
-  out.insert(out.end(), p, p + sizeof(T));
+/// Whose temporary file this is: the process of "<base>.<pid>-<i>.tmp", 0 for other names.
+pid_t owner_of(std::string_view file, std::string_view base) {
+  if (!file.starts_with(base) || !file.ends_with(".tmp")) return 0;
+  file.remove_prefix(base.size());
+  const char* end = file.data() + file.size();
+  pid_t pid = 0;
+  if (!file.starts_with('.')) return 0;
+  const auto [dash, error] = std::from_chars(file.data() + 1, end, pid);
+  if (error != std::errc() || dash == end || *dash != '-') return 0;
+  int i = 0;
+  const auto [dot, error_i] = std::from_chars(dash + 1, end, i);
+  return error_i == std::errc() && std::string_view(dot, end) == ".tmp" ? pid : 0;
 }
 
-void put_string(std::vector<std::byte>& out, std::string_view s) {
-  put<uint64_t>(out, s.size());
-  const auto bytes = std::as_bytes(std::span(s));
-  out.insert(out.end(), bytes.begin(), bytes.end());
+/// A process of that number is gone, and nobody (another container's process of the same number)
+/// holds the file's lock.
+void remove_if_stale(const std::string& path, pid_t pid) {
+  if (pid <= 0 || ::kill(pid, 0) == 0 || errno != ESRCH) return;
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0) return;
+  if (::flock(fd, LOCK_EX | LOCK_NB) == 0) ::unlink(path.c_str());
+  ::close(fd);
 }
 
-/// Adds a name to a sorted list; false when it is there already.
-bool insert_unique(std::vector<std::string>& names, std::string_view name) {
-  const auto it = std::lower_bound(names.begin(), names.end(), name);
-  if (it != names.end() && *it == name) return false;
-  names.emplace(it, name);
-  return true;
+void remove_stale(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const std::string base = slash == std::string::npos ? path : path.substr(slash + 1);
+  DIR* dir = ::opendir(folder.c_str());
+  if (dir == nullptr) return;
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): the stream is this function's own
+  while (const dirent* entry = ::readdir(dir)) {
+    if (const pid_t pid = owner_of(entry->d_name, base); pid > 0)
+      remove_if_stale(slash == std::string::npos ? entry->d_name : folder + entry->d_name, pid);
+  }
+  ::closedir(dir);
 }
 
 }  // namespace
@@ -64,27 +78,25 @@ void Writer::remove_temporary() {
   temporary_.clear();
 }
 
-Error Writer::invalid(std::string message) const {
-  return make_error(ErrorCode::kInvalidArgument, "{}: {}", path_, message);
-}
-
 Error Writer::io_error(std::string_view what) {
   const int code = errno;
   state_ = State::kFailed;
   remove_temporary();
-  return make_error(ErrorCode::kIo, "{}: {}: {}", path_, what, std::strerror(code));
+  return make_error(ErrorCode::kIo, "{}: {}: {}", name(), what, std::strerror(code));
 }
 
 Result<void> Writer::open_temporary() {
   struct stat there {};
-  if (::stat(path_.c_str(), &there) == 0 && !S_ISREG(there.st_mode))  // never replace a device
-    return make_error(ErrorCode::kIo, "{}: is no regular file", path_);
+  if (::stat(name().c_str(), &there) == 0 && !S_ISREG(there.st_mode))  // never replace a device
+    return make_error(ErrorCode::kIo, "{}: is no regular file", name());
+  remove_stale(name());
   constexpr int kTries = 100;
   for (int i = 0; i < kTries; ++i) {
-    std::string name = fmt::format("{}.{}-{}.tmp", path_, ::getpid(), i);
-    fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    std::string temporary = fmt::format("{}.{}-{}.tmp", name(), ::getpid(), i);
+    fd_ = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd_ >= 0) {
-      temporary_ = std::move(name);
+      (void)::flock(fd_, LOCK_EX | LOCK_NB);  // where locks exist: see remove_stale
+      temporary_ = std::move(temporary);
       return {};
     }
     if (errno != EEXIST) break;
@@ -92,143 +104,19 @@ Result<void> Writer::open_temporary() {
   return io_error("cannot create");
 }
 
-Result<void> Writer::set_alignment(ValueType type, std::span<const std::byte> value) {
-  if (type != ValueType::kU32)
-    return invalid(fmt::format("key '{}' must be a u32", keys::kAlignment));
-  const auto alignment = load_le<uint32_t>(value.data());
-  if (!std::has_single_bit(alignment) || alignment > kMaxAlignment) {
-    return invalid(fmt::format("key '{}' = {} is no power of two up to {}", keys::kAlignment,
-                               alignment, kMaxAlignment));
-  }
-  alignment_ = alignment;
-  return {};
-}
-
-Result<void> Writer::add_encoded(std::string_view key, ValueType type,
-                                 std::span<const std::byte> value) {
-  if (state_ != State::kHeader)
-    return invalid(fmt::format("key '{}' comes after begin()", printable(key)));
-  if (key.empty() || key.size() > kMaxKeyBytes) {
-    return invalid(fmt::format("key '{}' has {} bytes, 1 to {} are allowed", printable(key),
-                               key.size(), kMaxKeyBytes));
-  }
-  if (n_kv_ >= kMaxKeys) return invalid(fmt::format("more than {} keys", kMaxKeys));
-  if (key == keys::kAlignment) INFER_TRY(set_alignment(type, value));
-  if (!insert_unique(key_names_, key))
-    return invalid(fmt::format("key '{}' is added twice", printable(key)));
-  put_string(kv_bytes_, key);
-  put(kv_bytes_, static_cast<uint32_t>(type));
-  kv_bytes_.insert(kv_bytes_.end(), value.begin(), value.end());
-  ++n_kv_;
-  return {};
-}
-
-Result<void> Writer::add(const KeyValue& kv) {
-  return add_encoded(kv.key, kv.value.type(), kv.value.raw());
-}
-
-Result<void> Writer::add_string(std::string_view key, std::string_view value) {
-  std::vector<std::byte> bytes;
-  put_string(bytes, value);
-  return add_encoded(key, ValueType::kString, bytes);
-}
-
-Result<void> Writer::add_fixed_array(std::string_view key, ValueType elem, size_t n,
-                                     std::span<const std::byte> values) {
-  std::vector<std::byte> bytes;
-  bytes.reserve(sizeof(uint32_t) + sizeof(uint64_t) + values.size());
-  put(bytes, static_cast<uint32_t>(elem));
-  put<uint64_t>(bytes, n);
-  bytes.insert(bytes.end(), values.begin(), values.end());
-  return add_encoded(key, ValueType::kArray, bytes);
-}
-
-Result<void> Writer::add_bools(std::string_view key, const std::vector<bool>& values) {
-  std::vector<std::byte> bytes;
-  bytes.reserve(values.size());
-  for (const bool b : values) bytes.push_back(b ? std::byte{1} : std::byte{0});
-  return add_fixed_array(key, ValueType::kBool, values.size(), bytes);
-}
-
-Result<void> Writer::add_strings(std::string_view key, std::span<const std::string_view> values) {
-  std::vector<std::byte> bytes;
-  put(bytes, static_cast<uint32_t>(ValueType::kString));
-  put<uint64_t>(bytes, values.size());
-  for (const std::string_view s : values) put_string(bytes, s);
-  return add_encoded(key, ValueType::kArray, bytes);
-}
-
-Result<void> Writer::add_tensor(std::string_view name, DType type, std::span<const int64_t> shape) {
-  if (state_ != State::kHeader)
-    return invalid(fmt::format("tensor '{}' comes after begin()", printable(name)));
-  if (name.empty() || name.size() > kMaxTensorNameBytes ||
-      name.find('\0') != std::string_view::npos) {
-    return invalid(fmt::format("tensor '{}': a name has 1 to {} bytes, none of them zero",
-                               printable(name), kMaxTensorNameBytes));
-  }
-  if (tensors_.size() >= kMaxTensors)
-    return invalid(fmt::format("more than {} tensors", kMaxTensors));
-  if (shape.empty() || shape.size() > kMaxDims) {
-    return invalid(fmt::format("tensor '{}' has {} dimensions, 1 to {} are allowed",
-                               printable(name), shape.size(), kMaxDims));
-  }
-  std::optional<int64_t> n_elem = 1;
-  for (const int64_t ne : shape) {
-    n_elem = ne > 0 && n_elem ? checked_mul(*n_elem, ne) : std::nullopt;
-    if (!n_elem)
-      return invalid(fmt::format("tensor '{}' has a bad dimension {}", printable(name), ne));
-  }
-  const QuantType& q = quant_type(type);
-  const auto n_bytes = checked_mul<int64_t>(*n_elem / q.block_len, q.block_bytes);
-  if (shape[0] % q.block_len != 0 || !n_bytes) {
-    return invalid(fmt::format("tensor '{}' has rows of {} elements, which {} cannot hold",
-                               printable(name), shape[0], q.name));
-  }
-  if (!insert_unique(tensor_names_, name))
-    return invalid(fmt::format("tensor '{}' is added twice", printable(name)));
-  put_string(tensor_bytes_, name);
-  put(tensor_bytes_, static_cast<uint32_t>(shape.size()));
-  for (const int64_t ne : shape) put(tensor_bytes_, ne);
-  put(tensor_bytes_, q.gguf_id);
-  offset_places_.push_back(tensor_bytes_.size());
-  put<uint64_t>(tensor_bytes_, 0);  // known in begin(): a later key may still change the alignment
-  tensors_.push_back({std::string(name), *n_bytes});
-  return {};
-}
-
 Result<void> Writer::begin() {
   if (state_ != State::kHeader) return invalid("begin() is called twice");
-  int64_t offset = 0;
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    const auto value = static_cast<uint64_t>(offset);
-    std::memcpy(tensor_bytes_.data() + offset_places_[i], &value, sizeof(value));
-    const auto padded = checked_align_up(tensors_[i].n_bytes, alignment_);
-    const auto end = padded ? checked_add(offset, *padded) : std::nullopt;
-    if (!end)
-      return invalid(fmt::format("tensor '{}' ends past 2^63 bytes", printable(tensors_[i].name)));
-    offset = *end;
-  }
-  std::vector<std::byte> head;
-  head.reserve(kStartBytes);
-  put<uint32_t>(head, kMagic);
-  put<uint32_t>(head, kVersion);
-  put<uint64_t>(head, tensors_.size());
-  put<uint64_t>(head, n_kv_);
+  INFER_ASSIGN(const std::vector<std::byte> header, encode());
   state_ = State::kData;
-  INFER_TRY(write_out(head));
-  INFER_TRY(write_out(kv_bytes_));
-  INFER_TRY(write_out(tensor_bytes_));
-  kv_bytes_ = {};
-  tensor_bytes_ = {};
-  return write_padding(n_written_);
+  return write_out(header);
 }
 
 Result<void> Writer::write(std::span<const std::byte> bytes) {
   if (state_ != State::kData) return invalid("tensor data comes before begin() or after an error");
   while (!bytes.empty()) {
-    if (current_ == tensors_.size())
+    if (current_ == tensors().size())
       return invalid(fmt::format("{} bytes more than the tensors have", bytes.size()));
-    const Tensor& t = tensors_[current_];
+    const Tensor& t = tensors()[current_];
     const int64_t n =
         std::min<int64_t>(t.n_bytes - current_bytes_, static_cast<int64_t>(bytes.size()));
     INFER_TRY(write_out(bytes.first(static_cast<size_t>(n))));
@@ -242,15 +130,76 @@ Result<void> Writer::write(std::span<const std::byte> bytes) {
   return {};
 }
 
-Result<void> Writer::finish() {
-  if (state_ != State::kData) return invalid("finish() comes before begin() or after an error");
-  if (current_ != tensors_.size()) {
-    return invalid(fmt::format("tensor '{}' has {} of its {} bytes",
-                               printable(tensors_[current_].name), current_bytes_,
-                               tensors_[current_].n_bytes));
+Result<void> Writer::begin_in_place() {
+  INFER_TRY(begin());
+  state_ = State::kInPlace;
+  data_begin_ = n_written_;
+  written_ = std::vector<std::atomic<int64_t>>(tensors().size());
+  int64_t end = data_begin_;
+  if (!tensors().empty()) {
+    const Tensor& last = tensors().back();
+    const auto data = checked_add(last.offset, align_up(last.n_bytes, alignment()));
+    const auto all = data ? checked_add(data_begin_, *data) : std::nullopt;
+    if (!all) return invalid("the file would have more than 2^63 bytes");
+    end = *all;
   }
+  n_written_ = end;
+  // The size first: a file system without fallocate (or an old NFS) still gets its padding.
+  if (::ftruncate(fd_, end) != 0) return io_error("cannot make room");
+  while (end > 0 && ::fallocate(fd_, 0, 0, end) != 0) {
+    if (errno == EINTR) continue;
+    if (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL) break;
+    return io_error(fmt::format("cannot make room for {} bytes", end));
+  }
+  return {};
+}
+
+Result<void> Writer::write_at(size_t index, int64_t offset, std::span<const std::byte> bytes) {
+  if (state_ != State::kInPlace) return invalid("write_at() comes before begin_in_place()");
+  if (index >= tensors().size()) return invalid(fmt::format("no tensor {}", index));
+  const Tensor& t = tensors()[index];
+  const auto size = static_cast<int64_t>(bytes.size());
+  if (offset < 0 || offset > t.n_bytes || size > t.n_bytes - offset) {
+    return invalid(fmt::format("tensor '{}' has {} bytes, not {} at {}", printable(t.name),
+                               t.n_bytes, size, offset));
+  }
+  int64_t to = data_begin_ + t.offset + offset;
+  constexpr size_t kMaxWrite = size_t{1} << 30;  // Linux writes at most 2 GiB a call
+  while (!bytes.empty()) {
+    const ssize_t n = ::pwrite(fd_, bytes.data(), std::min(bytes.size(), kMaxWrite), to);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      const int code = errno;  // other threads may be writing: the destructor cleans up
+      return make_error(ErrorCode::kIo, "{}: cannot write: {}", name(), std::strerror(code));
+    }
+    to += n;
+    bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+  written_[index].fetch_add(size, std::memory_order_relaxed);
+  return {};
+}
+
+Result<void> Writer::check_complete() const {
+  for (size_t i = 0; i < tensors().size(); ++i) {
+    const Tensor& t = tensors()[i];
+    const int64_t n = state_ == State::kInPlace ? written_[i].load(std::memory_order_relaxed)
+                      : i < current_            ? t.n_bytes
+                      : i == current_           ? current_bytes_
+                                                : 0;
+    if (n != t.n_bytes) {
+      return invalid(
+          fmt::format("tensor '{}' has {} of its {} bytes", printable(t.name), n, t.n_bytes));
+    }
+  }
+  return {};
+}
+
+Result<void> Writer::finish() {
+  if (state_ != State::kData && state_ != State::kInPlace)
+    return invalid("finish() comes before begin() or after an error");
+  INFER_TRY(check_complete());
   if (::close(std::exchange(fd_, -1)) != 0) return io_error("cannot close");
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0)
+  if (std::rename(temporary_.c_str(), name().c_str()) != 0)
     return io_error("cannot give the file its name");
   state_ = State::kDone;
   return {};
@@ -271,7 +220,7 @@ Result<void> Writer::write_out(std::span<const std::byte> bytes) {
 }
 
 Result<void> Writer::write_padding(int64_t n_bytes) {
-  const int64_t n = align_up(n_bytes, alignment_) - n_bytes;
+  const int64_t n = align_up(n_bytes, alignment()) - n_bytes;
   const std::vector<std::byte> zeros(static_cast<size_t>(n));
   return write_out(zeros);
 }

@@ -37,6 +37,7 @@ Result<std::unique_ptr<CpuExecutable>> CpuExecutable::create(const graph::Graph&
   std::unique_ptr<CpuExecutable> exe(new CpuExecutable(graph, plan, device));
   INFER_ASSIGN(exe->weights_, StageWeights::load(graph, plan, options, device));
   exe->plan_linears();
+  if (options.tap != nullptr) exe->plan_taps(*options.tap);
   INFER_TRY(exe->load_adapters(options));
   INFER_TRY(exe->allocate(options));
   INFER_TRY(exe->allocate_scratch(options));

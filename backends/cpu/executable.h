@@ -10,6 +10,7 @@
 #include "backends/cpu/weights.h"
 #include "core/graph/graph.h"
 #include "core/graph/planner.h"
+#include "core/runtime/activation_tap.h"
 #include "core/runtime/backend.h"
 
 namespace infer::cpu {
@@ -55,8 +56,9 @@ struct LinearPlan {
   };
   std::vector<Item> items;
   std::vector<Act> acts;
-  std::vector<Lora> lora;  ///< item by item, each by ascending adapter
-  int64_t n_task = 0;      ///< tasks of one row tile
+  std::vector<Lora> lora;                      ///< item by item, each by ascending adapter
+  int64_t n_task = 0;                          ///< tasks of one row tile
+  std::vector<runtime::ActivationSums*> taps;  ///< one a tensor that somebody watches
 };
 
 /// One stage on the CPU. Steps run on the device's driver thread, one op after the other; the
@@ -127,6 +129,15 @@ class CpuExecutable final : public runtime::Executable {
   void lora_project(const graph::Op& op, const LinearPlan& lp);
   void lora_add(const LinearPlan& lp, const LinearPlan::Item& item, int64_t row, int64_t m,
                 int64_t n_begin, int64_t n_end, float* y, int64_t y_stride, int thread);
+  // The activation tap (tap.cpp).
+  void plan_taps(runtime::ActivationTap& tap);
+  template <class RowOf>
+  static void tap_columns(runtime::ActivationSums& sums, int64_t mat, int64_t n_row, int64_t begin,
+                          int64_t end, RowOf row_of);
+  /// x [m, k], the input of a linear_group.
+  void tap_rows(const LinearPlan& lp, const float* x, int64_t m);
+  /// After moe_gather: pair p read row p / pairs_a_row of x.
+  void tap_experts(const LinearPlan& lp, const float* x, int64_t pairs_a_row);
   void gather_rows(const graph::Op& op);
   void add(const graph::Op& op);
   void glu(const graph::Op& op);

@@ -85,6 +85,7 @@ void CpuExecutable::prepare_acts(const float* x, int64_t m, int64_t k, const Lin
 
 void CpuExecutable::linear_group(const graph::Op& op, const LinearPlan& lp) {
   const int64_t m = n_rows(op.in[0]);
+  if (!lp.taps.empty()) tap_rows(lp, value(op.in[0]), m);
   prepare_acts(value(op.in[0]), m, n_cols(op.in[0]), lp);
   op_runs_ = lora_runs(op, lp);
   if (!op_runs_.empty()) lora_project(op, lp);

@@ -63,6 +63,7 @@ void CpuExecutable::moe_glu(const graph::Op& op, const LinearPlan& lp) {
   const auto& a = op.as<graph::MoeLinearAttrs>();
   moe_gather(value(op.in[0]), n_cols(op.in[0]), a.n_used, /*per_choice=*/false, value(op.in[1]),
              lp);
+  if (!lp.taps.empty()) tap_experts(lp, value(op.in[0]), a.n_used);
   const LinearPlan::Item& gate_item = lp.items[0];
   const int64_t n_ff = gate_item.w.n;
   float* out = value(op.out[0]);
@@ -91,6 +92,7 @@ void CpuExecutable::moe_down(const graph::Op& op, const LinearPlan& lp) {
   const float* route = value(op.in[1]);
   const LinearPlan::Item& item = lp.items[0];
   moe_gather(value(op.in[0]), item.w.k, a.n_used, /*per_choice=*/true, route, lp);
+  if (!lp.taps.empty()) tap_experts(lp, value(op.in[0]), 1);
   const int64_t n_embd = item.w.n;
   auto* y = moe_out_.as<float>();  // in the order of moe_pairs_' values: row, then choice
   pool_->for_each(a.n_expert * lp.n_task, [&](int64_t i, int thread) {

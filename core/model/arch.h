@@ -21,6 +21,7 @@ struct TensorSpec {
 };
 
 class Adapter;
+struct HfSide;
 
 struct BuildOptions {
   bool unfused = false;  ///< reference composition, the oracle of the fused ops
@@ -38,6 +39,7 @@ struct ArchDef {
   std::vector<TensorSpec> (*tensors)(const Hparams& hp) = nullptr;
   /// Emits the graph. Weights are found by name (checked before, so it cannot fail).
   void (*build)(graph::Builder& g, const Hparams& hp) = nullptr;
+  const HfSide* hf = nullptr;  ///< how its checkpoints are converted (core/model/hf.h)
 };
 
 std::span<const ArchDef* const> arch_registry();

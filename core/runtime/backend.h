@@ -20,6 +20,8 @@
 /// this line.
 namespace infer::runtime {
 
+class ActivationTap;
+
 struct LogitStats {
   float max = 0.0f;
   int32_t argmax = 0;    ///< lowest index among equals
@@ -73,6 +75,8 @@ struct CompileOptions {
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;  ///< may be empty
   /// What the user should know and the run can do without; may be empty.
   std::function<void(const std::string&)> warn;
+  /// Sees the inputs of matrices (core/runtime/activation_tap.h); nullptr: nobody looks.
+  ActivationTap* tap = nullptr;
 };
 
 struct MemoryReport {

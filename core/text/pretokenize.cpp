@@ -1,6 +1,12 @@
 #include "core/text/pretokenize.h"
 
+#include <chrono>
+#include <optional>
+#include <utility>
+
 #include "core/base/error.h"
+#include "core/text/onig_pattern.h"
+#include "core/text/unicode.h"
 #include "gguf/describe.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -9,136 +15,16 @@
 namespace infer::text {
 namespace {
 
-// Against blow-up: how often one match may branch. The patterns here are linear on every text we
-// know of.
+// Against blow-up: how often one attempt to match may branch. The named patterns are linear on
+// every text we know of.
 constexpr uint32_t kMatchLimit = 10'000'000;
-
-constexpr std::string_view kGpt2 =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kLlama3 =
-    R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
-    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kQwen2 =
-    R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
-    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kDigit = R"(\p{N})";
-constexpr std::string_view kDigits = R"(\p{N}+)";
-constexpr std::string_view kThreeDigits = "[0-9][0-9][0-9]";
-constexpr std::string_view kPunctuation = R"([\p{P}$+<=>^~|]+)";
-constexpr std::string_view kPunctuationTick = R"([\p{P}$+<=>^~|`]+)";
-// Everything but spaces, brackets, the bar and the ends of sentences in six scripts.
-constexpr std::string_view kBloom =
-    R"( ?[^(\s|.,!?\x{2026}\x{3002}\x{ff0c}\x{3001}\x{964}\x{6d4}\x{60c})]+)";
-// Words begin anew where a capital follows a small letter.
-constexpr std::string_view kTekken =
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|)"
-    R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kGpt4o =
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
-    R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|)"
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
-    R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|)"
-    R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kSeedCoder =
-    R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
-    R"( ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kLineEnd = R"([\r\n])";
-constexpr std::string_view kSpaceLetters = R"(\s?\p{L}+)";
-constexpr std::string_view kSpacePunctuation = R"(\s?\p{P}+)";
-// Chinese and Hangul, with all that lies between U+0800 and U+4E00: the range is as published.
-constexpr std::string_view kCjk = R"([\x{4e00}-\x{9fa5}\x{800}-\x{4e00}\x{ac00}-\x{d7ff}]+)";
-
-// Names and defaults as llama.cpp assigns them (src/llama-vocab.cpp); where its pattern only comes
-// near that of the model's tokenizer.json (tekken, gpt-4o), the latter. Names that share a row's
-// behaviour exactly are listed; a name whose patterns differ in any way is not supported.
-// "gpt-neox" is ours: GPT-2's pattern after NFC, as that model's tokenizer.json says.
-constexpr PreTokenizerDef kDefs[] = {
-    {.name = "default", .patterns = {kPunctuation, kGpt2, kDigits, kThreeDigits}},
-    {.name = "gpt-2", .patterns = {kGpt2}},
-    {.name = "phi-2", .patterns = {kGpt2}},
-    {.name = "mpt", .patterns = {kGpt2}},
-    {.name = "olmo", .patterns = {kGpt2}},
-    {.name = "jais", .patterns = {kGpt2}},
-    {.name = "trillion", .patterns = {kGpt2}},
-    {.name = "granite-docling", .patterns = {kGpt2}},
-    {.name = "exaone4", .patterns = {kGpt2}},
-    {.name = "gigachat", .patterns = {kGpt2}},
-    {.name = "a.x-4.0", .patterns = {kGpt2}},
-    {.name = "mellum", .patterns = {kGpt2}},
-    {.name = "gpt-neox", .patterns = {kGpt2}, .nfc = true},
-    {.name = "smollm", .patterns = {kDigit, kGpt2}},
-    {.name = "starcoder", .patterns = {kDigit, kGpt2}},
-    {.name = "refact", .patterns = {kDigit, kGpt2}},
-    {.name = "command-r", .patterns = {kDigit, kGpt2}},
-    {.name = "codeshell", .patterns = {kDigit, kGpt2}},
-    {.name = "exaone", .patterns = {kDigit, kGpt2}},
-    {.name = "minerva-7b", .patterns = {kDigit, kGpt2}},
-    {.name = "mellum2", .patterns = {kDigit, kGpt2}},
-    {.name = "llama-bpe", .patterns = {kLlama3}, .ignore_merges = true, .add_bos = true},
-    {.name = "llama3", .patterns = {kLlama3}, .ignore_merges = true, .add_bos = true},
-    {.name = "llama-v3", .patterns = {kLlama3}, .ignore_merges = true, .add_bos = true},
-    {.name = "falcon3", .patterns = {kLlama3}, .ignore_merges = true, .add_bos = true},
-    {.name = "falcon-h1", .patterns = {kLlama3}, .ignore_merges = true, .add_bos = true},
-    {.name = "pixtral", .patterns = {kLlama3}, .ignore_merges = true, .add_bos = true},
-    {.name = "midm-2.0", .patterns = {kLlama3}, .ignore_merges = true, .add_bos = true},
-    {.name = "lfm2", .patterns = {kLlama3}, .ignore_merges = true, .add_bos = true},
-    {.name = "dbrx", .patterns = {kLlama3}},
-    {.name = "smaug-bpe", .patterns = {kLlama3}},
-    {.name = "chatglm-bpe", .patterns = {kLlama3}},
-    {.name = "glm4", .patterns = {kLlama3}},
-    {.name = "qwen2", .patterns = {kQwen2}},
-    {.name = "deepseek-r1-qwen", .patterns = {kQwen2}},
-    {.name = "stablelm2", .patterns = {kQwen2}},
-    {.name = "megrez", .patterns = {kQwen2}},
-    {.name = "hunyuan", .patterns = {kQwen2}},
-    {.name = "solar-open", .patterns = {kQwen2}},
-    {.name = "grok-2", .patterns = {kQwen2}},
-    {.name = "kormo", .patterns = {kQwen2}},
-    {.name = "f2llmv2", .patterns = {kQwen2}},
-    {.name = "falcon", .patterns = {kPunctuationTick, kGpt2, kThreeDigits}},
-    {.name = "bloom", .patterns = {kBloom}},
-    {.name = "gpt3-finnish", .patterns = {kBloom}},
-    {.name = "poro-chat", .patterns = {kBloom}},
-    {.name = "viking", .patterns = {kBloom, kDigit}},
-    {.name = "tekken", .patterns = {kTekken}, .ignore_merges = true, .add_bos = true},
-    {.name = "gpt-4o", .patterns = {kGpt4o}},
-    {.name = "llama4", .patterns = {kGpt4o}},
-    {.name = "kanana2", .patterns = {kGpt4o}},
-    {.name = "talkie", .patterns = {kGpt4o}},
-    {.name = "seed-coder", .patterns = {kSeedCoder}},
-    {.name = "deepseek-coder",
-     .patterns = {kLineEnd, kSpaceLetters, kSpacePunctuation, kCjk, kDigit}},
-};
-
-// Unicode's White_Space. PCRE2's own \s adds U+180E, which has not been a space since Unicode 6.3.
-constexpr std::string_view kSpaceSet =
-    R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-
-std::string with_unicode_spaces(std::string_view pattern) {
-  std::string out;
-  bool in_class = false;
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    const char c = pattern[i];
-    if (c != '\\') {
-      if (c == '[') in_class = true;
-      if (c == ']') in_class = false;
-      out += c;
-      continue;
-    }
-    const char escaped = pattern[++i];
-    if (escaped == 's') {
-      out += in_class ? std::string(kSpaceSet) : '[' + std::string(kSpaceSet) + ']';
-    } else if (escaped == 'S') {
-      INFER_CHECK(!in_class, "\\S inside a class: {}", pattern);
-      out += "[^" + std::string(kSpaceSet) + ']';
-    } else {
-      out += c;
-      out += escaped;
-    }
-  }
-  return out;
-}
+// Patterns from a file: fewer branches, a window of starting places at a time, and a look at the
+// clock after each. A text of 1 MiB takes a sound pattern far less than a second.
+constexpr uint32_t kUntrustedMatchLimit = 1'000'000;
+constexpr uint32_t kUntrustedHeapKib = 64 * 1024;
+constexpr size_t kUntrustedWindow = 1024;
+constexpr std::chrono::seconds kUntrustedTime{10};
+constexpr size_t kMaxGrownText = size_t{1} << 31;
 
 std::string pcre2_message(int code) {
   char buffer[256] = {};
@@ -149,19 +35,64 @@ std::string pcre2_message(int code) {
 struct FreeCode {
   void operator()(pcre2_code* p) const { pcre2_code_free(p); }
 };
+struct FreeContext {
+  void operator()(pcre2_compile_context* p) const { pcre2_compile_context_free(p); }
+};
+
+struct Piece {
+  size_t begin, end;
+  bool matched;
+};
+
+void push_word(std::string_view word, std::vector<std::string_view>& out) {
+  if (!word.empty()) out.push_back(word);
+}
+
+/// Joins or drops the pieces of one part as `behavior` asks.
+void fold(std::vector<Piece>& pieces, SplitBehavior behavior) {
+  if (behavior == SplitBehavior::kRemoved) {
+    std::erase_if(pieces, [](const Piece& p) { return p.matched; });
+    return;
+  }
+  std::vector<Piece> kept;
+  bool before = false;
+  const auto joins = [&](const Piece& p) {
+    if (behavior == SplitBehavior::kContiguous) return p.matched == before;
+    return p.matched && !before;
+  };
+  if (behavior == SplitBehavior::kMergedWithNext) {
+    for (size_t i = pieces.size(); i-- > 0; before = pieces[i].matched) {
+      if (joins(pieces[i]) && !kept.empty()) {
+        kept.back().begin = pieces[i].begin;
+      } else {
+        kept.push_back(pieces[i]);
+      }
+    }
+    pieces.assign(kept.rbegin(), kept.rend());
+    return;
+  }
+  for (const Piece& p : pieces) {
+    if (joins(p) && !kept.empty()) {
+      kept.back().end = p.end;
+    } else {
+      kept.push_back(p);
+    }
+    before = p.matched;
+  }
+  pieces = std::move(kept);
+}
 
 }  // namespace
 
-struct PreTokenizer::Code {
-  std::unique_ptr<pcre2_code, FreeCode> code;
+struct PreTokenizer::Step {
+  PreRule rule;
+  std::unique_ptr<pcre2_code, FreeCode> code;  ///< null unless a split
 };
 
 struct PreTokenizer::Scratch::Match {
   pcre2_match_data* data = pcre2_match_data_create(1, nullptr);
   pcre2_match_context* context = pcre2_match_context_create(nullptr);
-  Match() {
-    if (context != nullptr) pcre2_set_match_limit(context, kMatchLimit);
-  }
+  Match() = default;
   ~Match() {
     pcre2_match_data_free(data);
     pcre2_match_context_free(context);
@@ -172,81 +103,200 @@ struct PreTokenizer::Scratch::Match {
 
 PreTokenizer::Scratch::Scratch() : match_(std::make_unique<Match>()) {}
 PreTokenizer::Scratch::~Scratch() = default;
-PreTokenizer::PreTokenizer(std::vector<std::unique_ptr<Code>> codes) : codes_(std::move(codes)) {}
+PreTokenizer::PreTokenizer(std::vector<Step> steps, bool trusted)
+    : steps_(std::move(steps)), trusted_(trusted) {}
 PreTokenizer::PreTokenizer(PreTokenizer&&) noexcept = default;
 PreTokenizer& PreTokenizer::operator=(PreTokenizer&&) noexcept = default;
 PreTokenizer::~PreTokenizer() = default;
 
-Result<const PreTokenizerDef*> find_pre_tokenizer(std::string_view name, std::string_view file) {
-  for (const PreTokenizerDef& def : kDefs) {
-    if (def.name == name) return &def;
-  }
-  return make_error(ErrorCode::kUnsupported,
-                    "{}: tokenizer.ggml.pre = '{}' is not a pre-tokenizer known here", file,
-                    gguf::printable(name));
-}
-
-Result<PreTokenizer> PreTokenizer::compile(const PreTokenizerDef& def) {
-  std::vector<std::unique_ptr<Code>> codes;
-  for (const std::string_view pattern : def.patterns) {
-    if (pattern.empty()) break;
-    const std::string source = with_unicode_spaces(pattern);
+Result<PreTokenizer> PreTokenizer::compile(std::span<const PreRule> rules, bool trusted) {
+  const std::unique_ptr<pcre2_compile_context, FreeContext> context(
+      pcre2_compile_context_create(nullptr));
+  if (context == nullptr)
+    return make_error(ErrorCode::kOutOfMemory, "no memory for the pre-tokenizer's patterns");
+  pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
+  std::vector<Step> steps;
+  for (const PreRule& rule : rules) {
+    steps.push_back({rule, nullptr});
+    if (rule.kind != PreRule::Kind::kSplit) continue;
+    auto source = pcre2_from_onig(rule.pattern);
+    if (!source.ok()) {
+      return make_error(source.error().code, "pre-tokenizer rule '{}': {}",
+                        gguf::printable(rule.pattern), source.error().message);
+    }
     int error = 0;
     size_t at = 0;
-    pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source.data()), source.size(),
-                                     PCRE2_UTF | PCRE2_UCP, &error, &at, nullptr);
+    const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C |
+                             (trusted ? 0u : PCRE2_USE_OFFSET_LIMIT);
+    pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source->data()), source->size(),
+                                     options, &error, &at, context.get());
     if (code == nullptr) {
-      return make_error(ErrorCode::kUnsupported,
-                        "pre-tokenizer '{}': PCRE2 refuses the pattern at {}: {}", def.name, at,
-                        pcre2_message(error));
+      return make_error(ErrorCode::kUnsupported, "pre-tokenizer rule '{}': PCRE2 refuses it: {}",
+                        gguf::printable(rule.pattern), pcre2_message(error));
     }
-    pcre2_jit_compile(
-        code, PCRE2_JIT_COMPLETE);  // where there is no JIT the interpreter does the same, slower
-    codes.push_back(std::make_unique<Code>());
-    codes.back()->code.reset(code);
+    steps.back().code.reset(code);
+    // Where there is no JIT the interpreter does the same, slower.
+    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
   }
-  return PreTokenizer(std::move(codes));
+  return PreTokenizer(std::move(steps), trusted);
 }
 
-Result<void> PreTokenizer::split(std::string_view text, Scratch& scratch,
-                                 std::vector<size_t>& ends) const {
-  pcre2_match_data* data = scratch.match_->data;
-  pcre2_match_context* context = scratch.match_->context;
-  if (data == nullptr || context == nullptr) {
-    return make_error(ErrorCode::kOutOfMemory, "no memory for the pre-tokenizer's match data");
-  }
-  const size_t* match = pcre2_get_ovector_pointer(data);
-  ends.assign(1, text.size());
-  for (const auto& code : codes_) {
-    scratch.ends_.clear();
-    size_t begin = 0;
-    for (const size_t end : ends) {
-      const auto* part = reinterpret_cast<PCRE2_SPTR>(text.data() + begin);
-      const size_t n = end - begin;
-      size_t at = 0;
-      while (at < n) {
-        int rc = pcre2_match(code->code.get(), part, n, at, PCRE2_NO_UTF_CHECK, data, context);
-        if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {  // the interpreter keeps its frames on the heap
-          rc = pcre2_match(code->code.get(), part, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data,
-                           context);
-        }
-        if (rc == PCRE2_ERROR_NOMATCH) break;
-        if (rc < 0) {
-          return make_error(ErrorCode::kUnsupported,
-                            "the pre-tokenizer gave up at byte {} of {}: {}", begin + at,
-                            text.size(), pcre2_message(rc));
-        }
-        INFER_CHECK(match[1] > at, "a pre-tokenizer pattern matched nothing at {}", at);
-        if (match[0] > at) scratch.ends_.push_back(begin + match[0]);
-        scratch.ends_.push_back(begin + match[1]);
-        at = match[1];
-      }
-      if (at < n) scratch.ends_.push_back(end);
-      begin = end;
+/// One call of split.
+class PreTokenizer::Run {
+ public:
+  Run(const PreTokenizer& pre, Scratch& scratch)
+      : trusted_(pre.trusted_),
+        scratch_(scratch),
+        data_(scratch.match_->data),
+        context_(scratch.match_->context) {}
+
+  Result<void> prepare() {
+    if (data_ == nullptr || context_ == nullptr) {
+      return make_error(ErrorCode::kOutOfMemory, "no memory for the pre-tokenizer's match data");
     }
-    ends.swap(scratch.ends_);
+    pcre2_set_match_limit(context_, trusted_ ? kMatchLimit : kUntrustedMatchLimit);
+    if (!trusted_) {
+      pcre2_set_heap_limit(context_, kUntrustedHeapKib);
+      deadline_ = std::chrono::steady_clock::now() + kUntrustedTime;
+    }
+    return {};
   }
-  return {};
+
+  Result<void> step(const Step& step, std::vector<std::string_view>& words) {
+    switch (step.rule.kind) {
+      case PreRule::Kind::kPrefixSpace:
+        return rewrite(words, [](std::string_view word, std::string& out) {
+          if (!word.starts_with(' ')) out += ' ';
+          out += word;
+        });
+      case PreRule::Kind::kByteLetters:
+        if (std::exchange(letters_, true)) return {};
+        return rewrite(
+            words, [](std::string_view word, std::string& out) { append_stand_ins(out, word); });
+      case PreRule::Kind::kSplit:
+        break;
+    }
+    std::vector<std::string_view>& next = scratch_.next_;
+    next.clear();
+    for (const std::string_view word : words) INFER_TRY(split_part(step, word, next));
+    words.swap(next);
+    return {};
+  }
+
+  /// Stand-ins become bytes again.
+  Result<void> finish(std::vector<std::string_view>& words) {
+    if (!letters_) return {};
+    return rewrite(
+        words, [](std::string_view word, std::string& out) { append_from_stand_ins(out, word); });
+  }
+
+ private:
+  template <class Append>
+  Result<void> rewrite(std::vector<std::string_view>& words, Append append) {
+    std::string& text = scratch_.texts_[flip_];
+    flip_ = 1 - flip_;
+    text.clear();
+    std::vector<size_t> ends;
+    for (const std::string_view word : words) {
+      append(word, text);
+      ends.push_back(text.size());
+      if (text.size() > kMaxGrownText)
+        return make_error(ErrorCode::kUnsupported, "the pre-tokenizer makes the text too long");
+    }
+    size_t begin = 0;
+    for (size_t i = 0; i < words.size(); ++i) {
+      words[i] = std::string_view(text).substr(begin, ends[i] - begin);
+      begin = ends[i];
+    }
+    return {};
+  }
+
+  Result<void> split_part(const Step& step, std::string_view part,
+                          std::vector<std::string_view>& out) {
+    const bool plain = step.rule.behavior == SplitBehavior::kIsolated;
+    pieces_.clear();
+    size_t done = 0, at = 0;
+    std::optional<size_t> last_end;
+    const auto piece = [&](size_t begin, size_t end, bool matched) {
+      if (plain) return push_word(part.substr(begin, end - begin), out);
+      pieces_.push_back({begin, end, matched != step.rule.invert});
+    };
+    while (at <= part.size()) {
+      INFER_ASSIGN(const auto match, next_match(step, part, at));
+      if (!match) break;
+      const auto [begin, end] = *match;
+      if (begin == end && last_end == end) {  // Oniguruma's iterator steps over such a match
+        at = end < part.size() ? end + utf8_step(part, end).len : end + 1;
+        continue;
+      }
+      if (begin > done) piece(done, begin, false);
+      piece(begin, end, true);
+      done = at = end;
+      last_end = end;
+    }
+    if (done < part.size()) piece(done, part.size(), false);
+    if (plain) return {};
+    fold(pieces_, step.rule.behavior);
+    for (const Piece& p : pieces_) push_word(part.substr(p.begin, p.end - p.begin), out);
+    return {};
+  }
+
+  /// The first match at or behind `at`.
+  Result<std::optional<std::pair<size_t, size_t>>> next_match(const Step& step,
+                                                              std::string_view part, size_t at) {
+    using Found = std::optional<std::pair<size_t, size_t>>;
+    const auto* subject = reinterpret_cast<PCRE2_SPTR>(part.data());
+    for (;;) {
+      size_t window_end = part.size();
+      if (!trusted_) {
+        if (std::chrono::steady_clock::now() > deadline_)
+          return make_error(ErrorCode::kUnsupported,
+                            "pre-tokenizer rule '{}' takes too long on this text",
+                            gguf::printable(step.rule.pattern));
+        window_end = std::min(part.size(), at + kUntrustedWindow);
+        while (window_end < part.size() && (part[window_end] & 0xc0) == 0x80) ++window_end;
+        pcre2_set_offset_limit(context_, window_end);
+      }
+      int rc = pcre2_match(step.code.get(), subject, part.size(), at, PCRE2_NO_UTF_CHECK, data_,
+                           context_);
+      if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {  // the interpreter keeps its frames on the heap
+        rc = pcre2_match(step.code.get(), subject, part.size(), at,
+                         PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data_, context_);
+      }
+      if (rc == PCRE2_ERROR_NOMATCH) {
+        if (window_end >= part.size()) return Found();
+        at = window_end;
+        continue;
+      }
+      if (rc < 0) {
+        return make_error(ErrorCode::kUnsupported, "the pre-tokenizer gave up at byte {} of {}: {}",
+                          at, part.size(), pcre2_message(rc));
+      }
+      const size_t* match = pcre2_get_ovector_pointer(data_);
+      INFER_CHECK(match[0] >= at && match[1] >= match[0], "a match of [{}, {}) behind {}", match[0],
+                  match[1], at);
+      return Found({match[0], match[1]});
+    }
+  }
+
+  const bool trusted_;
+  Scratch& scratch_;
+  pcre2_match_data* data_;
+  pcre2_match_context* context_;
+  std::chrono::steady_clock::time_point deadline_{};
+  std::vector<Piece> pieces_;
+  bool letters_ = false;
+  int flip_ = 0;
+};
+
+Result<void> PreTokenizer::split(std::string_view text, Scratch& scratch,
+                                 std::vector<std::string_view>& words) const {
+  words.clear();
+  push_word(text, words);
+  Run run(*this, scratch);
+  INFER_TRY(run.prepare());
+  for (const Step& step : steps_) INFER_TRY(run.step(step, words));
+  return run.finish(words);
 }
 
 }  // namespace infer::text

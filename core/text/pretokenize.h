@@ -3,11 +3,13 @@
 #include <array>
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/base/result.h"
+#include "core/text/pre_rules.h"
 
 namespace infer::text {
 
@@ -21,10 +23,12 @@ struct PreTokenizerDef {
   bool nfc = false;            ///< canonical composition first
 };
 
+std::vector<PreRule> rules_of(const PreTokenizerDef& def);
+
 /// Errors: kUnsupported for a name that is not in the table.
 Result<const PreTokenizerDef*> find_pre_tokenizer(std::string_view name, std::string_view file);
 
-/// Compiled patterns; immutable, safe to share between threads.
+/// Compiled rules; immutable, safe to share between threads.
 class PreTokenizer {
  public:
   /// Working memory of one caller.
@@ -39,22 +43,28 @@ class PreTokenizer {
     friend class PreTokenizer;
     struct Match;
     std::unique_ptr<Match> match_;
-    std::vector<size_t> ends_;
+    std::vector<std::string_view> next_;
+    std::string texts_[2];  ///< what the words lie in once a step has changed the text
   };
 
-  static Result<PreTokenizer> compile(const PreTokenizerDef& def);
+  /// Rules that are not `trusted` (they come from a file) get less time to match: a text that would
+  /// take them long is an error. Errors: kUnsupported for a pattern that cannot be compiled.
+  static Result<PreTokenizer> compile(std::span<const PreRule> rules, bool trusted);
   PreTokenizer(PreTokenizer&&) noexcept;
   PreTokenizer& operator=(PreTokenizer&&) noexcept;
   ~PreTokenizer();
 
-  /// Ends of the words of `text`, ascending; the last is text.size(). What no pattern matches is a
-  /// word too. Needs:  well-formed UTF-8. Errors: kUnsupported when a match limit is hit.
-  Result<void> split(std::string_view text, Scratch& scratch, std::vector<size_t>& ends) const;
+  /// Cuts `text` into words, in order. They lie in `text` or in `scratch`. What no pattern matches
+  /// is a word too. Needs: well-formed UTF-8. Errors: kUnsupported when a match limit is hit.
+  Result<void> split(std::string_view text, Scratch& scratch,
+                     std::vector<std::string_view>& words) const;
 
  private:
-  struct Code;
-  explicit PreTokenizer(std::vector<std::unique_ptr<Code>> codes);
-  std::vector<std::unique_ptr<Code>> codes_;
+  struct Step;
+  class Run;
+  PreTokenizer(std::vector<Step> steps, bool trusted);
+  std::vector<Step> steps_;
+  bool trusted_ = true;
 };
 
 }  // namespace infer::text

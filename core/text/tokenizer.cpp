@@ -20,30 +20,27 @@ constexpr size_t kMaxText = size_t{1} << 30;
 struct BytePipeline {
   PreTokenizer pre;
   BpeModel bpe;
-  bool nfc;
+  std::vector<NormalForm> forms;
 };
 
 struct ByteScratch {
   PreTokenizer::Scratch match;
   BpeModel::Scratch merge;
-  std::vector<size_t> ends;
-  std::string composed;
+  std::vector<std::string_view> words;
+  std::string normal, next;
 };
 
 Result<void> encode_valid(std::string_view text, const BytePipeline& pipe, const Vocab& vocab,
                           ByteScratch& s, std::vector<TokenId>& out) {
-  if (pipe.nfc) {
-    s.composed.clear();
-    if (!append_nfc(s.composed, text))
-      return make_error(ErrorCode::kOutOfMemory, "no memory for NFC");
-    text = s.composed;
+  for (const NormalForm form : pipe.forms) {
+    s.next.clear();
+    if (!append_normalized(s.next, text, form))
+      return make_error(ErrorCode::kOutOfMemory, "no memory for a normal form");
+    s.normal.swap(s.next);
+    text = s.normal;
   }
-  INFER_TRY(pipe.pre.split(text, s.match, s.ends));
-  size_t begin = 0;
-  for (const size_t end : s.ends) {
-    pipe.bpe.encode_word(text.substr(begin, end - begin), vocab, s.merge, out);
-    begin = end;
-  }
+  INFER_TRY(pipe.pre.split(text, s.match, s.words));
+  for (const std::string_view word : s.words) pipe.bpe.encode_word(word, vocab, s.merge, out);
   return {};
 }
 
@@ -80,11 +77,11 @@ Result<std::shared_ptr<const Tokenizer>> Tokenizer::load(const gguf::Reader& fil
   if (impl.vocab.model == VocabModel::kSpm) {
     impl.spm.emplace(impl.vocab);
   } else {
-    INFER_ASSIGN(const PreTokenizerDef* def,
-                 find_pre_tokenizer(impl.vocab.pre_name, impl.vocab.file));
-    INFER_ASSIGN(PreTokenizer pre, PreTokenizer::compile(*def));
-    INFER_ASSIGN(BpeModel bpe, BpeModel::load(file, impl.vocab, def->ignore_merges));
-    impl.bytes.emplace(BytePipeline{std::move(pre), std::move(bpe), def->nfc});
+    INFER_ASSIGN(PreSpec spec, read_pre_spec(file, impl.vocab.pre_name));
+    auto pre = PreTokenizer::compile(spec.rules, !spec.from_file);
+    if (!pre.ok()) return make_error(pre.error().code, "{}: {}", file.path(), pre.error().message);
+    INFER_ASSIGN(BpeModel bpe, BpeModel::load(file, impl.vocab, spec.ignore_merges));
+    impl.bytes.emplace(BytePipeline{*std::move(pre), std::move(bpe), std::move(spec.forms)});
   }
   return std::shared_ptr<const Tokenizer>(std::move(t));
 }
@@ -110,8 +107,8 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text,
       if (f.id >= 0) {
         out.push_back(f.id);
       } else {  // at the beginning or after a special token, so it starts with a space either way
-        impl_->spm->encode(text.substr(f.begin, f.end - f.begin), vocab.special.add_space_prefix,
-                           scratch, out);
+        const std::string_view part = text.substr(f.begin, f.end - f.begin);
+        impl_->spm->encode(part, vocab.adds_space(part, f.begin == 0), scratch, out);
       }
     }
   } else {

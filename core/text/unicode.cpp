@@ -136,13 +136,16 @@ void append_from_stand_ins(std::string& out, std::string_view spelling) {
   }
 }
 
-bool append_nfc(std::string& out, std::string_view text) {
+bool append_normalized(std::string& out, std::string_view text, NormalForm form) {
   if (text.empty()) return true;
+  int options = UTF8PROC_STABLE;
+  const bool composed_form = form == NormalForm::kNfc || form == NormalForm::kNfkc;
+  options |= composed_form ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
+  if (form == NormalForm::kNfkc || form == NormalForm::kNfkd) options |= UTF8PROC_COMPAT;
   utf8proc_uint8_t* composed = nullptr;
-  const utf8proc_ssize_t n =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                   static_cast<utf8proc_ssize_t>(text.size()), &composed,
-                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  const utf8proc_ssize_t n = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                          static_cast<utf8proc_ssize_t>(text.size()), &composed,
+                                          static_cast<utf8proc_option_t>(options));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(composed, &std::free);
   if (n < 0) return false;
   out.append(reinterpret_cast<const char*>(composed), static_cast<size_t>(n));

@@ -46,8 +46,9 @@ void append_stand_ins(std::string& out, std::string_view bytes);
 /// Appends the bytes that `spelling` stands for; what is no stand-in keeps its own bytes.
 void append_from_stand_ins(std::string& out, std::string_view spelling);
 
-/// Appends the canonical composition of `text`, which must be well-formed UTF-8. False when memory
-/// runs out.
-bool append_nfc(std::string& out, std::string_view text);
+enum class NormalForm : uint8_t { kNfc, kNfd, kNfkc, kNfkd };
+/// Appends a Unicode normal form of `text`, which must be well-formed UTF-8. False when memory runs
+/// out.
+bool append_normalized(std::string& out, std::string_view text, NormalForm form);
 
 }  // namespace infer::text

@@ -4,9 +4,10 @@
 #include <cmath>
 
 #include "core/base/error.h"
-#include "core/text/pretokenize.h"
+#include "core/text/pre_rules.h"
 #include "core/text/unicode.h"
 #include "gguf/describe.h"
+#include "gguf/keys.h"
 
 namespace infer::text {
 namespace {
@@ -140,6 +141,22 @@ Result<void> read_scores(const Reader& file, Vocab& vocab) {
   return {};
 }
 
+Result<void> read_prefix(const Reader& file, Vocab& vocab) {
+  constexpr std::string_view key = gguf::keys::kInferSpacePrefix;
+  INFER_ASSIGN(const std::string_view name, file.get_string(key, "all"));
+  if (name == "all") {
+    vocab.prefix = Vocab::Prefix::kAll;
+  } else if (name == "unless_space") {
+    vocab.prefix = Vocab::Prefix::kUnlessSpace;
+  } else if (name == "unless_space_and_first") {
+    vocab.prefix = Vocab::Prefix::kUnlessSpaceAndFirst;
+  } else {
+    return make_error(ErrorCode::kUnsupported, "{}: {} = '{}' is not known here", file.path(), key,
+                      gguf::printable(name));
+  }
+  return {};
+}
+
 Result<void> read_special(const Reader& file, Vocab& vocab) {
   const bool spm = vocab.model == VocabModel::kSpm;
   SpecialIds& sp = vocab.special;
@@ -153,8 +170,8 @@ Result<void> read_special(const Reader& file, Vocab& vocab) {
   INFER_TRY(read("tokenizer.ggml.padding_token_id", -1, sp.pad));
   bool add_bos = spm;
   if (!spm) {
-    INFER_ASSIGN(const PreTokenizerDef* def, find_pre_tokenizer(vocab.pre_name, vocab.file));
-    add_bos = def->add_bos;
+    INFER_ASSIGN(const PreSpec spec, read_pre_spec(file, vocab.pre_name));
+    add_bos = spec.add_bos;
   }
   INFER_ASSIGN(sp.add_bos, file.get_bool("tokenizer.ggml.add_bos_token", add_bos));
   INFER_ASSIGN(sp.add_eos, file.get_bool("tokenizer.ggml.add_eos_token", false));
@@ -164,6 +181,7 @@ Result<void> read_special(const Reader& file, Vocab& vocab) {
     INFER_ASSIGN(vocab.squeeze_spaces,
                  file.get_bool("tokenizer.ggml.remove_extra_whitespaces", false));
   }
+  INFER_TRY(read_prefix(file, vocab));
   if (sp.add_bos && sp.bos < 0) {
     return make_error(ErrorCode::kCorrupt,
                       "{}: tokenizer.ggml.bos_token_id is missing, but BOS is to be added",
@@ -253,6 +271,13 @@ int byte_of_spelling(std::string_view s) {
   if (s.size() != 6 || s.substr(0, 3) != "<0x" || s[5] != '>') return -1;
   const int hi = hex_digit(s[3]), lo = hex_digit(s[4]);
   return hi < 0 || lo < 0 ? -1 : hi * 16 + lo;
+}
+
+bool Vocab::adds_space(std::string_view part, bool first) const {
+  if (!special.add_space_prefix) return false;
+  if (prefix == Prefix::kAll) return true;
+  if (prefix == Prefix::kUnlessSpaceAndFirst && !first) return false;
+  return !part.starts_with(' ') && !part.starts_with(kSpaceMark);
 }
 
 Result<TokenId> read_special_id(const Reader& file, std::string_view key, TokenId fallback,

@@ -30,6 +30,9 @@ struct Vocab {
   std::vector<TokenId> eog;             ///< ascending
   TokenMap by_text;
   SpecialIds special;
+  /// Which texts add_space_prefix means. The other two are Metaspace's of tokenizer.json.
+  enum class Prefix : uint8_t { kAll, kUnlessSpace, kUnlessSpaceAndFirst };
+  Prefix prefix = Prefix::kAll;
   bool squeeze_spaces = false;  ///< tokenizer.ggml.remove_extra_whitespaces, SentencePiece only
 
   Vocab() = default;
@@ -39,6 +42,8 @@ struct Vocab {
   Vocab& operator=(const Vocab&) = delete;
 
   int32_t size() const { return static_cast<int32_t>(text.size()); }
+  /// Whether a space goes before `part` of a text.
+  bool adds_space(std::string_view part, bool first) const;
   bool has(TokenId id) const { return id >= 0 && id < size(); }
   /// Control and unknown tokens have no text unless it is asked for.
   bool is_hidden(TokenId id) const {

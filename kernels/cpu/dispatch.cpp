@@ -45,6 +45,7 @@ std::string lacking_avx2(const CpuFeatures& c) {
   return absent({{c.avx2, "avx2"}, {c.fma, "fma"}, {c.f16c, "f16c"}});
 }
 void install_avx2(CpuKernels& t) {
+  avx2::install_decode(t);
   avx2::install_linear(t);
   avx2::install_nonlinear(t);
 }

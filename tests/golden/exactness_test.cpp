@@ -7,8 +7,8 @@
 
 #include "core/base/quant_types.h"
 #include "tests/golden/schedule.h"
-#include "tests/support/hf_json.h"
-#include "tests/support/hf_to_gguf.h"
+#include "tests/support/json_file.h"
+#include "tests/support/source_image.h"
 #include "tests/support/test_env.h"
 
 /// design.md section 3, "One reduction order": logits are the same bits whatever else happens.
@@ -75,7 +75,7 @@ std::string label_of(const Variant& v) {
 /// The checkpoint with a longer context, so that sequences cross a span of 512 slots.
 std::shared_ptr<const model::Model> model_for(const Variant& v) {
   if (std::string(v.checkpoint) == "stories260K") return stories_model();
-  GgufImage image = must(convert_hf(shared_dir() / "golden/hf" / v.checkpoint, {.type = v.type}));
+  GgufImage image = must(convert_hf(shared_dir() / "golden/hf" / v.checkpoint, v.type));
   const std::string arch = std::get<std::string>(*image.find("general.architecture"));
   // A table of learned positions has as many rows as the model has positions.
   if (image.find_tensor("position_embd.weight") == nullptr)

@@ -10,9 +10,9 @@
 #include <gtest/gtest.h>
 
 #include "core/model/adapter.h"
-#include "tests/support/hf_to_gguf.h"
 #include "tests/support/lora.h"
 #include "tests/support/model_fixture.h"
+#include "tests/support/source_image.h"
 #include "tests/support/test_env.h"
 
 /// Adapters at run time against the same adapters merged into the weights, and next to each other.
@@ -34,7 +34,7 @@ AdapterPtr adapter_of(const GgufImage& image, const std::string& name) {
 }
 
 GgufImage image_of(const std::string& checkpoint, DType type) {
-  return must(convert_hf(shared_dir() / "golden/hf" / checkpoint, {.type = type}));
+  return must(convert_hf(shared_dir() / "golden/hf" / checkpoint, type));
 }
 
 std::vector<TokenId> prompt_of(int n_tok, int seed) {

@@ -9,7 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/model_fixture.h"
-#include "tests/support/safetensors.h"
+#include "tests/support/source_image.h"
 #include "tests/support/test_env.h"
 
 /// Tiny checkpoints with random weights against the logits that `transformers` computed for them in
@@ -18,11 +18,11 @@ namespace infer::test {
 namespace {
 
 constexpr std::array kCheckpoints{
-    "llama",      "llama-tied-bpe", "llama3-rope", "llama-linear-rope",
-    "llama-yarn", "mistral-swa",    "gemma3",      "gemma2",
-    "qwen2",      "qwen3",          "phi3",        "gpt2",
-    "gpt-neox",   "bloom-alibi",    "mpt-alibi",   "mixtral-moe",
-    "qwen2-moe",  "qwen3-moe"};
+    "llama",        "llama-tied-bpe", "llama3-rope", "llama-linear-rope",
+    "llama-kquant", "llama-yarn",     "mistral-swa", "gemma3",
+    "gemma2",       "qwen2",          "qwen3",       "phi3",
+    "gpt2",         "gpt-neox",       "bloom-alibi", "mpt-alibi",
+    "mixtral-moe",  "qwen2-moe",      "qwen3-moe"};
 
 struct Expected {
   std::vector<TokenId> ids, greedy;
@@ -33,10 +33,10 @@ struct Expected {
 std::vector<TokenId> token_ids(const std::vector<int64_t>& x) { return {x.begin(), x.end()}; }
 
 Expected expected_of(const std::string& name) {
-  const auto file =
-      must(SafeTensors::open(shared_dir() / "golden/hf" / name / "expected.safetensors"));
-  Expected e{token_ids(must(file.ints("input_ids"))), token_ids(must(file.ints("greedy"))),
-             must(file.floats("logits"))};
+  const auto file = must(quantize::SafeTensors::open_file(
+      (shared_dir() / "golden/hf" / name / "expected.safetensors").string()));
+  Expected e{token_ids(must(ints_of(file, "input_ids"))), token_ids(must(ints_of(file, "greedy"))),
+             must(floats_of(file, "logits"))};
   double sum = 0.0;
   double squares = 0.0;
   for (const float v : e.logits) {

@@ -10,9 +10,9 @@
 #include <gtest/gtest.h>
 
 #include "core/base/quant_types.h"
-#include "tests/support/hf_json.h"
+#include "tests/support/json_file.h"
 #include "tests/support/model_fixture.h"
-#include "tests/support/safetensors.h"
+#include "tests/support/source_image.h"
 #include "tests/support/test_env.h"
 #include "tests/support/tokenizer_files.h"
 
@@ -54,13 +54,14 @@ class SmolLm2 : public ::testing::Test {
     model_ = model_of(path);
     const auto folder = shared_dir() / "golden/smollm2";
     prompts_ = must(read_json(folder / "prompts.json"));
-    const SafeTensors file = must(SafeTensors::open(folder / "expected.safetensors"));
+    const auto file =
+        must(quantize::SafeTensors::open_file((folder / "expected.safetensors").string()));
     for (size_t i = 0; i < prompts_.size(); ++i) {
       const auto ints = [&](const char* name) {
-        return must(file.ints(fmt::format("{}.{}", i, name)));
+        return must(ints_of(file, fmt::format("{}.{}", i, name)));
       };
       const auto floats = [&](const char* name) {
-        return must(file.floats(fmt::format("{}.{}", i, name)));
+        return must(floats_of(file, fmt::format("{}.{}", i, name)));
       };
       const auto ids = ints("ids");
       const auto greedy_ids = ints("greedy");

@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "tests/support/hf_json.h"
+#include "tests/support/json_file.h"
 #include "tests/support/model_fixture.h"
 #include "tests/support/test_env.h"
 

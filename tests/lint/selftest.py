@@ -139,7 +139,7 @@ def check_objects(top):
         with open(unit, "w", encoding="utf-8") as f:
             f.write(source + "\n")
         subprocess.run([COMPILER, "-std=c++20", "-O0", "-c", unit, "-o", obj], check=True, stderr=subprocess.DEVNULL)
-        args = [kind, "avx2", obj] if kind == "isa" else [kind, obj]
+        args = [kind, "kern::avx2", obj] if kind == "isa" else [kind, obj]
         done = subprocess.run([sys.executable, "-B", os.path.join(HERE, "symbols.py"), *args], capture_output=True,
                               text=True, check=False)
         name = f"symbols {kind}: {source[:60]!r}"

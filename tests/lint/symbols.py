@@ -1,8 +1,8 @@
 """Looks at the symbols of what was built.
 
-usage: symbols.py isa LEVEL OBJECT...     every symbol that an ISA level's objects define for others, weak ones above
-                                          all, lies in infer::kern::LEVEL: the linker may keep any copy of a shared
-                                          inline function, and this one would crash older CPUs (section 2.6)
+usage: symbols.py isa SCOPE OBJECT...     every symbol that an ISA level's objects define for others, weak ones above
+                                          all, lies in infer::SCOPE (kern::avx2): the linker may keep any copy of a
+                                          shared inline function, and this one would crash older CPUs (section 2.6)
        symbols.py library ARCHIVE...      no library calls for the process's output, end or environment (section 2.3)
 """
 
@@ -25,16 +25,16 @@ def nm(options, path):
     return out.stdout.splitlines()
 
 
-def isa_problems(level, path):
+def isa_problems(namespace, path):
     """Mangled names are matched: a demangled one may merely mention the namespace in a template argument."""
-    scope = f"5infer4kern{len(level)}{level}"
+    scope = "5infer" + "".join(f"{len(part)}{part}" for part in namespace.split("::"))
     ours = re.compile(rf"^_Z(?:GV|GR|T[VISTC])?Z*(?:NK?)?{scope}")
     problems = []
     for line in nm(["--defined-only", "--extern-only", "--format=posix"], path):
         fields = line.split()
         if len(fields) < 2 or ours.match(fields[0]) or fields[0].startswith("DW.ref."):
             continue
-        problems.append(f"{path}: symbol {fields[0]} (type {fields[1]}) lies outside infer::kern::{level}")
+        problems.append(f"{path}: symbol {fields[0]} (type {fields[1]}) lies outside infer::{namespace}")
     return problems
 
 
@@ -55,8 +55,8 @@ def library_problems(path):
 def main():
     kind = sys.argv[1]
     if kind == "isa":
-        level, paths = sys.argv[2], sys.argv[3:]
-        problems = [p for path in paths for p in isa_problems(level, path)]
+        namespace, paths = sys.argv[2], sys.argv[3:]
+        problems = [p for path in paths for p in isa_problems(namespace, path)]
     else:
         paths = sys.argv[2:]
         problems = [p for path in paths for p in library_problems(path)]

@@ -76,5 +76,27 @@ TEST(DecodeRow, HasNoDecoderForTypesWeCannotCompute) {
   EXPECT_EQ(table->linear[0][static_cast<int>(DType::kIQ2_XS)].run, nullptr);
 }
 
+TEST(DecodeRow, SixteenBitFloatsOfAnyLengthAreTheGenericOnes) {
+  const CpuFeatures cpu = detect_cpu_features();
+  const auto generic = kern::select_kernels(cpu, "generic");
+  ASSERT_TRUE(generic.ok());
+  std::vector<std::byte> all(2 * 65536 + 1);  // every bit pattern, at an odd address
+  for (uint32_t i = 0; i < 65536; ++i) std::memcpy(all.data() + 1 + 2 * i, &i, 2);
+  for (const std::string_view isa : kern::built_isa_levels()) {
+    const auto table = kern::select_kernels(cpu, isa);
+    if (!table.ok()) continue;
+    for (const DType type : {DType::kF16, DType::kBF16}) {
+      const auto index = static_cast<size_t>(type);
+      for (const int64_t n : {1, 7, 8, 9, 15, 16, 17, 31, 65536}) {
+        std::vector<float> got(static_cast<size_t>(n) + 1, -1.0f), expected = got;
+        table->decode_row[index](all.data() + 1, n, got.data());
+        generic->decode_row[index](all.data() + 1, n, expected.data());
+        EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0)
+            << isa << ' ' << name_of(type) << ' ' << n;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace infer::test

@@ -16,7 +16,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' HUP INT TERM
 
 "$cmake" --install "$build" --prefix "$work/usr" >"$work/install.log" || die "cmake --install failed"
-for file in bin/infer-cli bin/infer-gguf bin/infer-bench include/infer/core/engine.h share/man/man1/infer-cli.1 \
+for file in bin/infer-cli bin/infer-gguf bin/infer-bench bin/quantize include/infer/core/engine.h share/man/man1/infer-cli.1 share/man/man1/quantize.1 \
     share/bash-completion/completions/infer-cli; do
     [ -f "$work/usr/$file" ] || die "$file was not installed"
 done

@@ -13,7 +13,7 @@
 #include "core/base/quant_types.h"
 #include "core/runtime/step.h"
 #include "kernels/cpu/dispatch.h"
-#include "tests/support/hf_to_gguf.h"
+#include "tests/support/source_image.h"
 #include "tests/support/stories260k.h"
 #include "tests/support/test_env.h"
 
@@ -62,9 +62,8 @@ std::shared_ptr<const model::Model> mapped_model_of(const GgufImage& image,
 }
 
 std::shared_ptr<const model::Model> hf_model(const std::string& name, DType type) {
-  return cached(name + "." + std::string(name_of(type)), [&] {
-    return must(convert_hf(shared_dir() / "golden/hf" / name, {.type = type}));
-  });
+  return cached(name + "." + std::string(name_of(type)),
+                [&] { return must(convert_hf(shared_dir() / "golden/hf" / name, type)); });
 }
 
 std::shared_ptr<const model::Model> stories_model() {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "core/base/error.h"
-#include "tests/support/hf_tokenizer.h"
-#include "tests/support/safetensors.h"
+#include "tests/support/json_file.h"
+#include "tests/support/sentencepiece.h"
 
 namespace infer::test {
 namespace {

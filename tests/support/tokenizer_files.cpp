@@ -11,7 +11,7 @@
 #include "core/base/error.h"
 #include "core/text/tokenizer.h"
 #include "core/text/unicode.h"
-#include "tests/support/hf_tokenizer.h"
+#include "tests/support/sentencepiece.h"
 
 namespace infer::test {
 namespace {

@@ -10,7 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/support/hf_json.h"
+#include "tests/support/json_file.h"
 #include "tests/support/model_fixture.h"
 #include "tests/support/stories260k.h"
 #include "tests/support/temp_folder.h"

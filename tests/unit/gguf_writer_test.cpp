@@ -1,13 +1,17 @@
 #include "gguf/writer.h"
 
+#include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "gguf/split.h"
@@ -131,6 +135,71 @@ TEST_F(GgufWriter, LeavesNothingBehindUnlessFinished) {
   }
   EXPECT_EQ(n_files(), 1);
   EXPECT_EQ(read(path("a.gguf")).size(), 3u);  // the old file is still there
+}
+
+TEST_F(GgufWriter, InPlaceInAnyOrderFromAnyThread) {
+  const GgufBuilder b = good_gguf();
+  const Bytes bytes = b.bytes();
+  const auto file = *Reader::parse(bytes, "memory");
+  auto out = Writer::create(path("a.gguf"));
+  ASSERT_OK(out);
+  for (const gguf::KeyValue& kv : file->kvs()) ASSERT_OK((*out)->add(kv));
+  struct Piece {
+    size_t tensor;
+    int64_t at;
+  };
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < file->tensors().size(); ++i) {
+    const gguf::TensorInfo& t = file->tensors()[i];
+    ASSERT_OK((*out)->add_tensor(t.name, t.view.type,
+                                 std::span(t.view.ne).first(static_cast<size_t>(t.n_dims))));
+    for (int64_t at = 0; at < t.view.n_bytes; at += 7) pieces.push_back({i, at});
+  }
+  EXPECT_FALSE((*out)->write_at(0, 0, {}).ok());
+  ASSERT_OK((*out)->begin_in_place());
+  EXPECT_EQ((*out)->bytes_written(), static_cast<int64_t>(bytes.size()));
+  std::reverse(pieces.begin(), pieces.end());
+  std::atomic<size_t> next{0};
+  std::atomic<int> bad{0};
+  const auto work = [&] {
+    for (size_t i = next++; i + 1 < pieces.size(); i = next++) {
+      const TensorView& v = file->tensors()[pieces[i].tensor].view;
+      const auto n = static_cast<size_t>(std::min<int64_t>(7, v.n_bytes - pieces[i].at));
+      if (!(*out)->write_at(pieces[i].tensor, pieces[i].at, {v.data + pieces[i].at, n}).ok()) ++bad;
+    }
+  };
+  std::thread other(work);
+  work();
+  other.join();
+  EXPECT_EQ(bad, 0);
+  const auto early = (*out)->finish();  // the first seven bytes of the first tensor are missing
+  ASSERT_FALSE(early.ok());
+  EXPECT_THAT(early.error().message, HasSubstr("tensor 't.f32' has 13 of its 20 bytes"));
+  EXPECT_FALSE((*out)->write_at(0, 14, Bytes(7)).ok());
+  EXPECT_FALSE((*out)->write_at(0, -1, Bytes(1)).ok());
+  EXPECT_FALSE((*out)->write_at(99, 0, {}).ok());
+  ASSERT_OK((*out)->write_at(0, 0, {file->tensors()[0].view.data, 7}));
+  ASSERT_OK((*out)->finish());
+  EXPECT_EQ(read(path("a.gguf")), bytes);
+  EXPECT_EQ(n_files(), 1);
+}
+
+TEST_F(GgufWriter, RemovesWhatDeadProcessesLeft) {
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);  // a number that no process has now
+  const auto name = [](pid_t pid, std::string_view rest) {
+    return "a.gguf." + std::to_string(pid) + std::string(rest);
+  };
+  const std::string dead = name(child, "-0.tmp");
+  const std::vector<std::string> others = {name(getpid(), "-7.tmp"), name(child, "-0.tmp.gguf"),
+                                           name(child, "-x.tmp"), "b" + dead, "a.gguf.tmp"};
+  write(path(dead), Bytes(3));
+  for (const std::string& other : others) write(path(other), Bytes(3));
+  ASSERT_OK(Writer::create(path("a.gguf")));
+  EXPECT_FALSE(fs::exists(path(dead)));
+  for (const std::string& other : others) EXPECT_TRUE(fs::exists(path(other))) << other;
 }
 
 TEST_F(GgufWriter, RefusesWhatAFileCannotHold) {

@@ -20,19 +20,13 @@ std::vector<std::string> words(std::string_view name, std::string_view text) {
   auto def = text::find_pre_tokenizer(name, "test.gguf");
   EXPECT_TRUE(def.ok()) << def.error().message;
   if (!def.ok()) return {};
-  auto pre = PreTokenizer::compile(**def);
+  auto pre = PreTokenizer::compile(text::rules_of(**def), /*trusted=*/true);
   EXPECT_TRUE(pre.ok()) << pre.error().message;
   PreTokenizer::Scratch scratch;
-  std::vector<size_t> ends;
-  auto done = pre->split(text, scratch, ends);
+  std::vector<std::string_view> found;
+  auto done = pre->split(text, scratch, found);
   EXPECT_TRUE(done.ok()) << done.error().message;
-  std::vector<std::string> out;
-  size_t begin = 0;
-  for (const size_t end : ends) {
-    out.emplace_back(text.substr(begin, end - begin));
-    begin = end;
-  }
-  return out;
+  return {found.begin(), found.end()};
 }
 
 TEST(PreTokenize, Gpt2) {
@@ -174,7 +168,8 @@ TEST(Unicode, EveryScalarValueIsWellFormedAndNoOther) {
 
 TEST(Unicode, Nfc) {
   std::string out = "<";
-  ASSERT_TRUE(text::append_nfc(out, std::string_view("e\u0301 \u1100\u1161\0x", 12)));
+  ASSERT_TRUE(text::append_normalized(out, std::string_view("e\u0301 \u1100\u1161\0x", 12),
+                                      text::NormalForm::kNfc));
   EXPECT_EQ(out, std::string("<\u00e9 \uac00\0x", 9));
 }
 

@@ -54,7 +54,7 @@ endfunction()
 
 # Libraries of tests come later than this file and are not installed; those of programs hold no public header.
 get_property(libraries GLOBAL PROPERTY INFER_LIBRARIES)
-list(REMOVE_ITEM libraries infer_tools_common infer_tools_docs infer_eval infer_cpu_bench)
+list(REMOVE_ITEM libraries infer_tools_common infer_tools_docs infer_eval infer_cpu_bench infer_convert infer_imatrix infer_quantize)
 get_property(programs GLOBAL PROPERTY INFER_TOOLS)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/infer)
 set(header_dir ${CMAKE_INSTALL_INCLUDEDIR}/infer)

@@ -26,11 +26,15 @@ InterruptWatcher::InterruptWatcher(std::function<void(int signal)> on_each) {
   thread_ = std::jthread([signals, fn = std::move(on_each)](const std::stop_token& stop) {
     const timespec tick{0, 50'000'000};
     while (!stop.stop_requested()) {
-      if (const int signal = sigtimedwait(&signals, nullptr, &tick); signal > 0) fn(signal);
+      const int signal = sigtimedwait(&signals, nullptr, &tick);
+      if (signal > 0 && !stop.stop_requested()) fn(signal);
     }
   });
 }
 
-InterruptWatcher::~InterruptWatcher() = default;
+InterruptWatcher::~InterruptWatcher() {
+  thread_.request_stop();
+  pthread_kill(thread_.native_handle(), SIGINT);  // to this thread alone, which waits for it
+}
 
 }  // namespace infer::tools

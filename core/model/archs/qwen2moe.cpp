@@ -1,5 +1,6 @@
 #include "core/model/archs/archs.h"
 #include "core/model/archs/decoder.h"
+#include "core/model/archs/hf_keys.h"
 #include "core/model/hparams_reader.h"
 #include "core/model/rope.h"
 
@@ -29,9 +30,27 @@ void build(graph::Builder& g, const Hparams& hp) {
   decoder::build(g, hp, kLayout, graph::GluKind::kSilu);
 }
 
+Result<void> write_keys(const HfConfig& c, HfKeys& out) {
+  INFER_TRY(hf::write_qwen(c, {}, out));
+  return hf::write_qwen_experts(c, /*weights_norm=*/false, out);
+}
+
+constexpr std::array<std::string_view, 1> kNames{"Qwen2MoeForCausalLM"};
+constexpr HfSide kHf{.names = kNames,
+                     .prefixes = hf::kModelPrefix,
+                     .layers = "layers.",
+                     .outer = hf::kOuter,
+                     .inner = hf::kQwenInner,
+                     .write_keys = write_keys,
+                     .experts = "mlp.experts.",
+                     .expert_tensors = hf::kQwenExperts};
+
 }  // namespace
 
-constinit const ArchDef kQwen2Moe{
-    .name = "qwen2moe", .read_hparams = read_hparams, .tensors = tensors, .build = build};
+constinit const ArchDef kQwen2Moe{.name = "qwen2moe",
+                                  .read_hparams = read_hparams,
+                                  .tensors = tensors,
+                                  .build = build,
+                                  .hf = &kHf};
 
 }  // namespace infer::model

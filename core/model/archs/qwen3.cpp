@@ -1,5 +1,6 @@
 #include "core/model/archs/archs.h"
 #include "core/model/archs/decoder.h"
+#include "core/model/archs/hf_keys.h"
 #include "core/model/hparams_reader.h"
 #include "core/model/rope.h"
 
@@ -23,9 +24,21 @@ void build(graph::Builder& g, const Hparams& hp) {
   decoder::build(g, hp, kLayout, graph::GluKind::kSilu);
 }
 
+Result<void> write_keys(const HfConfig& c, HfKeys& out) {
+  return hf::write_qwen(c, {.head_dim = 128}, out);
+}
+
+constexpr std::array<std::string_view, 1> kNames{"Qwen3ForCausalLM"};
+constexpr HfSide kHf{.names = kNames,
+                     .prefixes = hf::kModelPrefix,
+                     .layers = "layers.",
+                     .outer = hf::kOuter,
+                     .inner = hf::kQwenInner,
+                     .write_keys = write_keys};
+
 }  // namespace
 
 constinit const ArchDef kQwen3{
-    .name = "qwen3", .read_hparams = read_hparams, .tensors = tensors, .build = build};
+    .name = "qwen3", .read_hparams = read_hparams, .tensors = tensors, .build = build, .hf = &kHf};
 
 }  // namespace infer::model

@@ -8,6 +8,7 @@ struct CpuKernels;
 /// subject.
 namespace infer::kern::avx2 {
 
+void install_decode(CpuKernels& table);
 void install_linear(CpuKernels& table);
 void install_nonlinear(CpuKernels& table);
 

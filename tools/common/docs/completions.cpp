@@ -76,12 +76,15 @@ std::string bash_values(const CommandDoc& command) {
   return out.empty() ? "" : "  case $prev in\n" + out + "  esac\n";
 }
 
-/// Flags after a dash, else files if there is a positional, or subcommands.
+/// Flags after a dash, else subcommands, and files if there is a positional.
 std::string bash_words(const CommandDoc& command) {
   std::vector<std::string> commands;
   for (const CommandDoc& below : command.commands) commands.push_back(below.name);
   std::string rest = "  return\n";
-  if (!commands.empty()) {
+  if (!commands.empty() && !command.positionals.empty()) {
+    rest = "  compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -W " +
+           quote(join(commands, " ")) + " -- \"$cur\"; compgen -f -- \"$cur\")\n";
+  } else if (!commands.empty()) {
     rest = "  " + bash_reply(commands);
   } else if (!command.positionals.empty()) {
     rest = std::string("  ") + kBashFiles;
@@ -128,7 +131,9 @@ std::string zsh_function(const std::string& name, const CommandDoc& command) {
   out += "  _arguments -s -S";
   if (!command.commands.empty()) out += " -C";
   for (const FlagDoc& flag : command.flags) out += zsh_flag(flag);
-  for (const FlagDoc& positional : command.positionals)
+  // With subcommands the first word may be one of them or a file.
+  const bool mixed = !command.commands.empty() && !command.positionals.empty();
+  for (const FlagDoc& positional : mixed ? std::vector<FlagDoc>{} : command.positionals)
     out += " \\\n    " + quote(":" + escape(positional.names[0], ":") + ":_files");
   if (command.commands.empty()) return out + "\n}\n";
   out +=
@@ -136,9 +141,12 @@ std::string zsh_function(const std::string& name, const CommandDoc& command) {
   out += "      local -a commands=(";
   for (const CommandDoc& below : command.commands)
     out += " " + quote(below.name + ":" + summary(below.text));
-  out += ")\n      _describe command commands ;;\n    argument)\n      case $words[1] in\n";
+  out += ")\n      _describe command commands";
+  out += mixed ? "\n      _files ;;\n" : " ;;\n";
+  out += "    argument)\n      case $words[1] in\n";
   for (const CommandDoc& below : command.commands)
     out += "        " + below.name + ") " + name + function_name(below.name) + " ;;\n";
+  if (mixed) out += "        *) _files ;;\n";
   return out + "      esac ;;\n  esac\n}\n";
 }
 
@@ -183,7 +191,13 @@ std::string fish_completion(const CommandDoc& command) {
   std::string out = "# fish completion of " + command.name + ", made from its flags\n";
   if (command.positionals.empty()) out += start + " -f\n";
   if (command.commands.empty()) return out + fish_flags(start, command);
-  out += fish_flags(start + " -n __fish_use_subcommand", command);
+  std::string names;
+  for (const CommandDoc& below : command.commands) names += " " + below.name;
+  // Words that are no command do not end the flags of a program that takes files.
+  out += fish_flags(
+      start + (command.positionals.empty() ? std::string(" -n __fish_use_subcommand")
+                                           : " -n 'not __fish_seen_subcommand_from" + names + "'"),
+      command);
   for (const CommandDoc& below : command.commands) {
     out += start + " -n __fish_use_subcommand -a " + below.name + " -d " +
            fish_quote(summary(below.text)) + "\n";

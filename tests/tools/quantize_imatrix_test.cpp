@@ -1,0 +1,100 @@
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "quantize/imatrix.h"
+#include "tests/support/model_fixture.h"
+#include "tests/support/temp_folder.h"
+#include "tests/support/tiny_model.h"
+
+/// `quantize imatrix` as a person runs it: what it writes, its errors and exit codes.
+namespace infer::test {
+namespace {
+
+using quantize::Imatrix;
+using testing::HasSubstr;
+
+class QuantizeImatrix : public TempFolder {
+ protected:
+  void SetUp() override {
+    TempFolder::SetUp();
+    must(tiny_model("llama").write(path("tiny.gguf")));
+    std::string text;
+    for (int i = 0; i < 100; ++i) text += "the " + std::to_string(i) + " ";
+    write("text.txt", text);
+  }
+  Outcome run(std::vector<std::string> args) const {
+    args.insert(args.begin(), "imatrix");
+    return run_program(INFER_QUANTIZE_PROGRAM, args, "", "</dev/null");
+  }
+  /// Reads the tiny model's text in chunks of 32 tokens.
+  Outcome collect(std::vector<std::string> more) const {
+    std::vector<std::string> args{"-m", path("tiny.gguf"), "-f", path("text.txt"), "-c", "32"};
+    args.insert(args.end(), more.begin(), more.end());
+    return run(args);
+  }
+  void expect_error(const Outcome& r, int exit_code, const std::string& word) const {
+    EXPECT_EQ(r.exit_code, exit_code) << r.err;
+    EXPECT_EQ(r.out, "");
+    const size_t line = r.err.rfind("quantize: error: ");
+    ASSERT_NE(line, std::string::npos) << r.err;
+    EXPECT_THAT(r.err.substr(line), HasSubstr(word));
+    EXPECT_EQ(r.err.find('\n', line), r.err.size() - 1) << r.err;
+  }
+};
+
+TEST_F(QuantizeImatrix, WritesAllMatrices) {
+  const Outcome r = collect({"-o", path("a.imatrix"), "--chunks", "3", "-t", "2", "--no-ppl"});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_EQ(r.out, "");
+  const Imatrix m = must(Imatrix::read(path("a.imatrix")));
+  EXPECT_EQ(m.entries.size(), 2u * 7u);
+  EXPECT_EQ(m.n_chunk, 3);
+  EXPECT_EQ(m.chunk_tok, 32);
+  EXPECT_EQ(m.datasets, std::vector<std::string>{path("text.txt")});
+  EXPECT_EQ(m.entries.begin()->second.n_tok, std::vector<int64_t>{96});
+  const Outcome one = collect(
+      {"-o", path("b.imatrix"), "--chunks", "3", "-tb", "1", "-b", "5", "-t", "1", "-ofreq", "1"});
+  ASSERT_EQ(one.exit_code, 0) << one.err;
+  EXPECT_EQ(slurp(path("a.imatrix")), slurp(path("b.imatrix")));
+  const Outcome output = collect({"-o", path("c.imatrix"), "--chunks", "1", "--process-output"});
+  ASSERT_EQ(output.exit_code, 0) << output.err;
+  EXPECT_EQ(must(Imatrix::read(path("c.imatrix"))).entries.size(), 2u * 7u + 1u);
+}
+
+TEST_F(QuantizeImatrix, Combines) {
+  ASSERT_EQ(collect({"-o", path("one"), "--chunks", "1"}).exit_code, 0);
+  ASSERT_EQ(collect({"-o", path("two"), "--chunks", "2"}).exit_code, 0);
+  const Outcome r = run({"--in-file", path("one"), "--in-file", path("two"), "-o", path("all")});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const Imatrix all = must(Imatrix::read(path("all")));
+  EXPECT_EQ(all.n_chunk, 3);
+  EXPECT_EQ(all.chunk_tok, 32);
+  EXPECT_EQ(all.entries.begin()->second.n_tok, std::vector<int64_t>{96});
+  const Outcome more = collect({"-o", path("more"), "--chunks", "1", "--in-file", path("all")});
+  ASSERT_EQ(more.exit_code, 0) << more.err;
+  EXPECT_EQ(must(Imatrix::read(path("more"))).entries.begin()->second.n_tok,
+            std::vector<int64_t>{128});
+  EXPECT_EQ(must(Imatrix::read(path("more"))).datasets.size(), 3u);
+}
+
+TEST_F(QuantizeImatrix, ErrorsAreOneLine) {
+  const int64_t n = n_files();
+  const std::string out = path("out");
+  expect_error(run({"-o", out}), 2, "nothing to do");
+  expect_error(run({"-m", path("tiny.gguf"), "-f", path("none"), "-o", out}), 1, "none");
+  expect_error(run({"-m", path("none"), "-f", path("text.txt"), "-o", out}), 1, "none");
+  expect_error(collect({"-o", path("no/out")}), 1, "no/out");
+  expect_error(collect({"-o", path("tiny.gguf")}), 2, "is the input");
+  expect_error(collect({"-o", out, "--chunks", "-2"}), 2, "--chunks");
+  expect_error(collect({"-o", out, "--in-file", path("tiny.gguf")}), 1, "tiny.gguf");
+  expect_error(collect({"-o", out, "--in-file", path("text.txt")}), 1, "is no importance matrix");
+  expect_error(run({"-m", path("tiny.gguf"), "-f", write("short", "the"), "-o", out}), 2,
+               "short: a text of");
+  EXPECT_EQ(n_files(), n + 1);
+}
+
+}  // namespace
+}  // namespace infer::test
