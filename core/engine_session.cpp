@@ -1,19 +1,15 @@
 #include "core/engine_session.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <functional>
 #include <limits>
 #include <utility>
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "core/base/checked.h"
 #include "core/base/crc32c.h"
 #include "core/base/error.h"
+#include "core/base/output_file.h"
 #include "core/base/quant_types.h"
 #include "core/runtime/kv_cache.h"
 #include "gguf/mmap.h"
@@ -46,56 +42,25 @@ std::span<const std::byte> bytes_of(const T& v) {
   return std::as_bytes(std::span(&v, 1));
 }
 
-/// A file that appears under its name only when it is complete.
+/// A file that ends with the checksum of what was written.
 class Output {
  public:
-  explicit Output(std::string path) : path_(std::move(path)) {}
-  ~Output() {
-    if (fd_ >= 0) ::close(fd_);
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
-  }
-  Output(const Output&) = delete;
-  Output& operator=(const Output&) = delete;
-
-  Result<void> open() {
-    struct stat there {};
-    if (::stat(path_.c_str(), &there) == 0 && !S_ISREG(there.st_mode))
-      return make_error(ErrorCode::kIo, "{}: is no regular file", path_);
-    constexpr int kTries = 100;
-    for (int i = 0; i < kTries; ++i) {
-      temporary_ = fmt::format("{}.{}-{}.tmp", path_, ::getpid(), i);
-      fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      if (fd_ >= 0) return {};
-      if (errno != EEXIST) break;
-    }
-    temporary_.clear();
-    return failed("cannot create");
+  static Result<Output> create(const std::string& path) {
+    INFER_ASSIGN(OutputFile file, OutputFile::create(path));
+    return Output(std::move(file));
   }
   Result<void> write(std::span<const std::byte> bytes) {
     crc_ = crc32c(crc_, bytes);
-    while (!bytes.empty()) {
-      const ssize_t n = ::write(fd_, bytes.data(), std::min(bytes.size(), size_t{1} << 30));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return failed("cannot write");
-      bytes = bytes.subspan(static_cast<size_t>(n));
-    }
-    return {};
+    return file_.write(bytes);
   }
   Result<void> finish() {
-    const uint32_t crc = crc_;  // write() goes on counting
-    INFER_TRY(write(bytes_of(crc)));
-    if (::close(std::exchange(fd_, -1)) != 0) return failed("cannot write");
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) return failed("cannot rename");
-    temporary_.clear();
-    return {};
+    INFER_TRY(file_.write(bytes_of(crc_)));
+    return file_.finish();
   }
 
  private:
-  Error failed(std::string_view what) const {
-    return make_error(ErrorCode::kIo, "{}: {}: {}", path_, what, std::strerror(errno));
-  }
-  std::string path_, temporary_;
-  int fd_ = -1;
+  explicit Output(OutputFile file) : file_(std::move(file)) {}
+  OutputFile file_;
   uint32_t crc_ = 0;
 };
 
@@ -288,8 +253,7 @@ Result<void> write_session(const std::string& path, const SessionBinding& bindin
     return make_error(ErrorCode::kInvalidArgument, "{}: a session of {} layers, {} tokens", path,
                       session.layers.size(), h.n_tok);
   }
-  Output out(path);
-  INFER_TRY(out.open());
+  INFER_ASSIGN(Output out, Output::create(path));
   INFER_TRY(out.write(bytes_of(h)));
   INFER_TRY(out.write(std::as_bytes(std::span(session.tokens))));
   for (size_t il = 0; il < session.layers.size(); ++il) {

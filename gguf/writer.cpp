@@ -1,107 +1,17 @@
 #include "gguf/writer.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <charconv>
-#include <csignal>
-#include <cstdio>
-#include <cstring>
 #include <utility>
 #include <vector>
-
-#include <dirent.h>
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "core/base/checked.h"
 #include "core/base/error.h"
 #include "gguf/describe.h"
 
 namespace infer::gguf {
-namespace {
-
-/// Whose temporary file this is: the process of "<base>.<pid>-<i>.tmp", 0 for other names.
-pid_t owner_of(std::string_view file, std::string_view base) {
-  if (!file.starts_with(base) || !file.ends_with(".tmp")) return 0;
-  file.remove_prefix(base.size());
-  const char* end = file.data() + file.size();
-  pid_t pid = 0;
-  if (!file.starts_with('.')) return 0;
-  const auto [dash, error] = std::from_chars(file.data() + 1, end, pid);
-  if (error != std::errc() || dash == end || *dash != '-') return 0;
-  int i = 0;
-  const auto [dot, error_i] = std::from_chars(dash + 1, end, i);
-  return error_i == std::errc() && std::string_view(dot, end) == ".tmp" ? pid : 0;
-}
-
-/// A process of that number is gone, and nobody (another container's process of the same number)
-/// holds the file's lock.
-void remove_if_stale(const std::string& path, pid_t pid) {
-  if (pid <= 0 || ::kill(pid, 0) == 0 || errno != ESRCH) return;
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0) return;
-  if (::flock(fd, LOCK_EX | LOCK_NB) == 0) ::unlink(path.c_str());
-  ::close(fd);
-}
-
-void remove_stale(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const std::string base = slash == std::string::npos ? path : path.substr(slash + 1);
-  DIR* dir = ::opendir(folder.c_str());
-  if (dir == nullptr) return;
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): the stream is this function's own
-  while (const dirent* entry = ::readdir(dir)) {
-    if (const pid_t pid = owner_of(entry->d_name, base); pid > 0)
-      remove_if_stale(slash == std::string::npos ? entry->d_name : folder + entry->d_name, pid);
-  }
-  ::closedir(dir);
-}
-
-}  // namespace
-
 Result<std::unique_ptr<Writer>> Writer::create(const std::string& path) {
-  std::unique_ptr<Writer> writer(new Writer(path));
-  INFER_TRY(writer->open_temporary());
-  return writer;
-}
-
-Writer::~Writer() {
-  if (state_ != State::kDone) remove_temporary();
-}
-
-void Writer::remove_temporary() {
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
-  temporary_.clear();
-}
-
-Error Writer::io_error(std::string_view what) {
-  const int code = errno;
-  state_ = State::kFailed;
-  remove_temporary();
-  return make_error(ErrorCode::kIo, "{}: {}: {}", name(), what, std::strerror(code));
-}
-
-Result<void> Writer::open_temporary() {
-  struct stat there {};
-  if (::stat(name().c_str(), &there) == 0 && !S_ISREG(there.st_mode))  // never replace a device
-    return make_error(ErrorCode::kIo, "{}: is no regular file", name());
-  remove_stale(name());
-  constexpr int kTries = 100;
-  for (int i = 0; i < kTries; ++i) {
-    std::string temporary = fmt::format("{}.{}-{}.tmp", name(), ::getpid(), i);
-    fd_ = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd_ >= 0) {
-      (void)::flock(fd_, LOCK_EX | LOCK_NB);  // where locks exist: see remove_stale
-      temporary_ = std::move(temporary);
-      return {};
-    }
-    if (errno != EEXIST) break;
-  }
-  return io_error("cannot create");
+  INFER_ASSIGN(OutputFile file, OutputFile::create(path));
+  return std::unique_ptr<Writer>(new Writer(path, std::move(file)));
 }
 
 Result<void> Writer::begin() {
@@ -144,14 +54,7 @@ Result<void> Writer::begin_in_place() {
     end = *all;
   }
   n_written_ = end;
-  // The size first: a file system without fallocate (or an old NFS) still gets its padding.
-  if (::ftruncate(fd_, end) != 0) return io_error("cannot make room");
-  while (end > 0 && ::fallocate(fd_, 0, 0, end) != 0) {
-    if (errno == EINTR) continue;
-    if (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL) break;
-    return io_error(fmt::format("cannot make room for {} bytes", end));
-  }
-  return {};
+  return checked(file_->reserve(end));
 }
 
 Result<void> Writer::write_at(size_t index, int64_t offset, std::span<const std::byte> bytes) {
@@ -163,18 +66,7 @@ Result<void> Writer::write_at(size_t index, int64_t offset, std::span<const std:
     return invalid(fmt::format("tensor '{}' has {} bytes, not {} at {}", printable(t.name),
                                t.n_bytes, size, offset));
   }
-  int64_t to = data_begin_ + t.offset + offset;
-  constexpr size_t kMaxWrite = size_t{1} << 30;  // Linux writes at most 2 GiB a call
-  while (!bytes.empty()) {
-    const ssize_t n = ::pwrite(fd_, bytes.data(), std::min(bytes.size(), kMaxWrite), to);
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      const int code = errno;  // other threads may be writing: the destructor cleans up
-      return make_error(ErrorCode::kIo, "{}: cannot write: {}", name(), std::strerror(code));
-    }
-    to += n;
-    bytes = bytes.subspan(static_cast<size_t>(n));
-  }
+  INFER_TRY(file_->write_at(data_begin_ + t.offset + offset, bytes));
   written_[index].fetch_add(size, std::memory_order_relaxed);
   return {};
 }
@@ -198,25 +90,24 @@ Result<void> Writer::finish() {
   if (state_ != State::kData && state_ != State::kInPlace)
     return invalid("finish() comes before begin() or after an error");
   INFER_TRY(check_complete());
-  if (::close(std::exchange(fd_, -1)) != 0) return io_error("cannot close");
-  if (std::rename(temporary_.c_str(), name().c_str()) != 0)
-    return io_error("cannot give the file its name");
+  INFER_TRY(checked(file_->finish()));
   state_ = State::kDone;
   return {};
 }
 
 Result<void> Writer::write_out(std::span<const std::byte> bytes) {
-  constexpr size_t kMaxWrite = size_t{1} << 30;  // Linux writes at most 2 GiB a call
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd_, bytes.data(), std::min(bytes.size(), kMaxWrite));
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      return io_error("cannot write");
-    }
-    n_written_ += n;
-    bytes = bytes.subspan(static_cast<size_t>(n));
-  }
+  INFER_TRY(checked(file_->write(bytes)));
+  n_written_ += static_cast<int64_t>(bytes.size());
   return {};
+}
+
+/// After an error there is nothing to go on with, and the disk's room is given back at once.
+Result<void> Writer::checked(Result<void> done) {
+  if (!done.ok()) {
+    state_ = State::kFailed;
+    file_.reset();
+  }
+  return done;
 }
 
 Result<void> Writer::write_padding(int64_t n_bytes) {

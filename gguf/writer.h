@@ -4,20 +4,20 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "core/base/output_file.h"
 #include "core/base/result.h"
 #include "gguf/header_builder.h"
 
 /// Writing GGUF v3 (little endian): keys, tensor records, begin(), tensor data, finish().
 namespace infer::gguf {
 
-/// Writes one file. It appears under its name only with finish(); until then, and for ever when
-/// anything fails or the Writer is destroyed, there is a temporary file beside it at most, and the
-/// destructor removes that.
+/// Writes one file. It appears under its name only with finish(); when anything fails or the Writer
+/// is destroyed before, there is nothing (see OutputFile).
 ///
 ///   INFER_ASSIGN(auto out, gguf::Writer::create("model.gguf"));
 ///   INFER_TRY(out->add<std::string_view>(keys::kArchitecture, "llama"));
@@ -34,11 +34,9 @@ namespace infer::gguf {
 /// Errors: those of HeaderBuilder, kIo naming the file.
 class Writer : public HeaderBuilder {
  public:
-  /// Temporary files that dead processes left of the same file are removed.
   static Result<std::unique_ptr<Writer>> create(const std::string& path);
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
-  ~Writer();
 
   /// Writes the header; no key or tensor can be added after it.
   Result<void> begin();
@@ -59,16 +57,14 @@ class Writer : public HeaderBuilder {
  private:
   enum class State { kHeader, kData, kInPlace, kDone, kFailed };
 
-  explicit Writer(std::string path) : HeaderBuilder(std::move(path)) {}
-  Result<void> open_temporary();
+  Writer(std::string path, OutputFile file)
+      : HeaderBuilder(std::move(path)), file_(std::move(file)) {}
   Result<void> write_out(std::span<const std::byte> bytes);
   Result<void> check_complete() const;
   Result<void> write_padding(int64_t n_bytes);
-  Error io_error(std::string_view what);
-  void remove_temporary();
+  Result<void> checked(Result<void> done);
 
-  std::string temporary_;
-  int fd_ = -1;
+  std::optional<OutputFile> file_;
   State state_ = State::kHeader;
   int64_t n_written_ = 0;
   size_t current_ = 0;                         // tensor being written

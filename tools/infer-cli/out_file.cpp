@@ -1,13 +1,10 @@
 #include "tools/infer-cli/out_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "core/base/error.h"
 
@@ -23,56 +20,36 @@ Result<std::unique_ptr<OutFile>> OutFile::create(const std::string& path) {
   out->name_ = path;
   if (path == "-") {
     out->name_ = "standard output";
-    out->file_ = stdout;
+    out->stream_ = stdout;
     return out;
   }
   std::error_code ec;
   const fs::file_status status = fs::status(path, ec);
-  if (fs::is_directory(status)) {
-    errno = EISDIR;
-    return out->failure();
-  }
   if (fs::exists(status) && !fs::is_regular_file(status)) {
-    out->file_ = std::fopen(path.c_str(), "wb");
-    if (out->file_ == nullptr) return out->failure();
+    out->stream_ = std::fopen(path.c_str(), "wb");  // of a folder: an error that says so
+    if (out->stream_ == nullptr) return out->failure();
     return out;
   }
-  // Behind a link it is the file that is replaced, not the link.
-  const fs::path real = fs::is_symlink(path, ec) ? fs::weakly_canonical(path, ec) : fs::path(path);
-  out->path_ = ec ? path : real.string();
-  std::string temporary = out->path_ + ".tmp-" + std::to_string(getpid());
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return out->failure();
-  out->temporary_ = std::move(temporary);
-  if (fs::exists(status)) (void)fchmod(fd, static_cast<mode_t>(status.permissions()));
-  out->file_ = fdopen(fd, "wb");
-  if (out->file_ == nullptr) {
-    const Error error = out->failure();
-    close(fd);
-    return error;
-  }
+  INFER_ASSIGN(OutputFile file, OutputFile::create(path));
+  out->file_.emplace(std::move(file));
   return out;
 }
 
 OutFile::~OutFile() {
-  if (file_ != nullptr && file_ != stdout) std::fclose(file_);
-  if (!temporary_.empty()) unlink(temporary_.c_str());
+  if (stream_ != nullptr && stream_ != stdout) std::fclose(stream_);
 }
 
 Result<void> OutFile::write(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), file_) != text.size() || std::fflush(file_) != 0)
+  if (file_) return file_->write(text);
+  if (std::fwrite(text.data(), 1, text.size(), stream_) != text.size() || std::fflush(stream_) != 0)
     return failure();
   return {};
 }
 
 Result<void> OutFile::finish() {
-  if (file_ == stdout) return {};
-  const int closed = std::fclose(file_);
-  file_ = nullptr;
-  if (closed != 0) return failure();
-  if (temporary_.empty()) return {};
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) return failure();
-  temporary_.clear();
+  if (file_) return file_->finish();
+  if (stream_ == stdout) return {};
+  if (std::fclose(std::exchange(stream_, nullptr)) != 0) return failure();
   return {};
 }
 

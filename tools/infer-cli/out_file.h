@@ -2,16 +2,18 @@
 
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "core/base/output_file.h"
 #include "core/base/result.h"
 
 namespace infer::tools {
 
-/// A file of results. It appears under its name only with finish(): until then there is a temporary
-/// file beside it, which the destructor removes. "-" is standard output; what is no regular file (a
-/// device, a pipe) is written as it stands. Errors: kIo naming the file.
+/// A file of results, which appears under its name only with finish() (see OutputFile). "-" is
+/// standard output; what is no regular file (a device, a pipe) is written as it stands.
+/// Errors: kIo naming the file.
 class OutFile {
  public:
   static Result<std::unique_ptr<OutFile>> create(const std::string& path);
@@ -28,8 +30,8 @@ class OutFile {
   Error failure() const;
 
   std::string name_;  ///< for messages
-  std::string path_, temporary_;
-  std::FILE* file_ = nullptr;
+  std::optional<OutputFile> file_;
+  std::FILE* stream_ = nullptr;  ///< instead of a file
 };
 
 }  // namespace infer::tools

@@ -4,7 +4,6 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +12,7 @@
 #include <fmt/format.h>
 
 #include "core/base/error.h"
+#include "core/base/output_file.h"
 #include "gguf/describe.h"
 #include "quantize/codec.h"
 #include "quantize/gguf_source.h"
@@ -43,13 +43,9 @@ Result<void> check_report(const std::string& path, const QuantizeJob& job) {
 }
 
 Result<void> write_report(const std::string& path, const std::string& json) {
-  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
-  std::ofstream out(temporary, std::ios::binary);
-  out << json << std::flush;
-  out.close();
-  if (out.good() && std::rename(temporary.c_str(), path.c_str()) == 0) return {};
-  std::remove(temporary.c_str());
-  return make_error(ErrorCode::kIo, "{}: cannot write the report", path);
+  INFER_ASSIGN(OutputFile out, OutputFile::create(path));
+  INFER_TRY(out.write(json));
+  return out.finish();
 }
 
 double mib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
