@@ -1,6 +1,7 @@
 #include "quantize/encoder.h"
 
 #include <array>
+#include <limits>
 #include <string>
 
 #include "core/base/error.h"
@@ -30,7 +31,46 @@ constexpr std::array kLevels {
 #endif
 };
 
+constexpr float kMaxHalf = 65504.0f;
+
+/// Scale and minimum times their largest factors; a symmetric block's scale may have either sign.
+constexpr Reach symmetric(float levels) { return {kMaxHalf * levels, kMaxHalf * levels}; }
+constexpr Reach affine(float levels, float factor) {
+  return {kMaxHalf * levels * factor, kMaxHalf * factor};
+}
+
 }  // namespace
+
+Reach reach_of(DType type) {
+  switch (type) {
+    case DType::kF16:
+      return {kMaxHalf, kMaxHalf};
+    case DType::kQ8_0:
+      return symmetric(127.0f);
+    case DType::kQ4_0:
+      return symmetric(8.0f);
+    case DType::kQ5_0:
+      return symmetric(16.0f);
+    case DType::kQ4_1:
+      return affine(15.0f, 1.0f);
+    case DType::kQ5_1:
+      return affine(31.0f, 1.0f);
+    case DType::kQ2_K:
+      return affine(3.0f, 15.0f);
+    case DType::kQ4_K:
+      return affine(15.0f, 63.0f);
+    case DType::kQ5_K:
+      return affine(31.0f, 63.0f);
+    case DType::kQ3_K:
+      return symmetric(4.0f * 32.0f);
+    case DType::kQ6_K:
+      return symmetric(32.0f * 128.0f);
+    case DType::kIQ4_NL:
+      return symmetric(127.0f);
+    default:
+      return {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::infinity()};
+  }
+}
 
 Result<EncodeTable> select_encoders(const CpuFeatures& cpu, std::string_view isa) {
   const Level* best = nullptr;

@@ -244,9 +244,12 @@ Result<void> Run::check_written(const PlanEntry& e, int64_t row, const float* x,
                                 const std::byte* written, Worker& worker, ErrorSums* sums) const {
   const int64_t n = e.shape[0];
   codec_.kernels.decode_row[static_cast<size_t>(e.to.type)](written, n, worker.back.data());
-  if (!codec_.encoders.all_finite(worker.back.data(), n)) {
-    const auto* largest =
-        std::max_element(x, x + n, [](float a, float b) { return std::fabs(a) < std::fabs(b); });
+  // A published rule's scale becomes infinite; a search stops at the largest there is.
+  const auto [least, most] = std::minmax_element(x, x + n);
+  const Reach reach = reach_of(e.to.type);
+  if (!codec_.encoders.all_finite(worker.back.data(), n) || !reach.holds(*least) ||
+      !reach.holds(*most)) {
+    const float* largest = *most > -*least ? most : least;
     return make_error(ErrorCode::kNumeric, "{}: tensor '{}' row {} has {}, too large for {}",
                       plan_.path, gguf::printable(e.name), row, *largest, name_of(e.to.type));
   }

@@ -207,6 +207,33 @@ TEST_F(QuantizeRun, ValuesTooLargeForTheTypeAreNamed) {
   EXPECT_TRUE(run("Q8_0").report.ok());  // its scale is 7e4 / 127
 }
 
+/// The published rules' scales become infinite, searches stop at the largest f16: neither is
+/// silent.
+TEST_F(QuantizeRun, NoTypeCutsLargeValuesOffInSilence) {
+  for (const char* type : {"Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_M", "Q4_K_M",
+                           "Q5_K_M", "Q6_K", "IQ4_NL"}) {
+    for (const bool best : {false, true}) {
+      for (const float value : {4e8f, -4e8f, 6e4f, -6e4f}) {
+        SCOPED_TRACE(fmt::format("{} {} {}", type, best, value));
+        builder_.tensors.clear();
+        auto x = random_values(256 * 4, 1);
+        x[256 + 3] = value;
+        add("blk.0.attn_q.weight", {256, 4}, x);
+        const Done d = run(type, [&](RunOptions& o) { o.best = best, o.measure = true; });
+        if (std::fabs(value) > 1e5f) {
+          ASSERT_FALSE(d.report.ok());
+          EXPECT_EQ(d.report.error().code, ErrorCode::kNumeric);
+          EXPECT_THAT(d.report.error().message,
+                      HasSubstr(fmt::format("row 1 has {}, too large for ", value)));
+        } else {
+          ASSERT_TRUE(d.report.ok());
+          EXPECT_LT(d.report->tensors[0].errors.max_error, 0.2 * std::fabs(value));
+        }
+      }
+    }
+  }
+}
+
 TEST_F(QuantizeRun, ErrorOfTheFirstBadPanelWhoeverFindsIt) {
   auto x = random_values(256 * 8000, 1);
   for (size_t r = 1500; r < 8000; r += 500) x[256 * r] = NAN;
