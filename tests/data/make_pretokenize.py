@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes pretokenize.json: words that Hugging Face `tokenizers` cuts texts into, for tests/unit/tokenizer_pretokenize_test.cpp.
 
-usage: PYTHONPATH=DIR make_pretokenize.py > pretokenize.json     (DIR: tests/golden/fetch_oracles.sh DIR)
+usage: PYTHONPATH=DIR make_pretokenize.py > pretokenize.json     (DIR: tests/golden/fetch_oracles.sh DIR tokenizers)
 
 The patterns are those of the models' own tokenizer.json, not llama.cpp's versions of them, and run in another engine
 (Oniguruma). A text is a JSON string; its words are given by their lengths in bytes.

@@ -3,16 +3,23 @@
 
     quantize_tiny.py QUANTIZE SHARED WORK_DIR
 
-The legacy types must have its bytes; K-quants and IQ4_NL its type for each tensor and an error that is no larger.
-Needs gguf-py and numpy (PyPI); exit code 77 without them.
+The legacy types must have its bytes; K-quants and IQ4_NL its type for each tensor and an error that is no larger. What
+gguf-py makes of each tensor must be what `quantize FILE OUT F32` makes of it, bit by bit.
+Needs gguf-py and numpy (PyPI; fetched into WORK_DIR/oracle where they are not); exit code 77 without them.
 """
-import hashlib, json, pathlib, subprocess, sys
+import hashlib, json, os, pathlib, subprocess, sys
 
 try:
     import gguf, numpy as np
-except ImportError as e:
-    print(f"skipped: {e}")
-    sys.exit(77)
+except ImportError:
+    oracle = str(pathlib.Path(sys.argv[3]).resolve() / "oracle")
+    fetch = pathlib.Path(__file__).with_name("fetch_oracles.sh")
+    if subprocess.run(["sh", fetch, oracle, "gguf"], stdout=sys.stderr).returncode != 0:
+        print("skipped: gguf-py and numpy cannot be had (tests/golden/fetch_oracles.sh)")
+        sys.exit(77)
+    sys.path.insert(0, oracle)
+    os.environ["PYTHONPATH"] = oracle  # of make_model.py
+    import gguf, numpy as np
 
 SOURCE_SHA256 = "07d458480fba8c11006efb85ed5e3657325f676a8cda02d42931ca2bfbcd2eab"
 SAME_BYTES = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"}
@@ -28,7 +35,16 @@ def source(shared, work):
     return path
 
 def values(tensor):
-    return gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float64).reshape(-1)
+    return gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(-1)
+
+def rmse(a, b):
+    return float(np.sqrt(np.mean((a.astype(np.float64) - b) ** 2)))
+
+def decoded(quantize, path, work):
+    """The file's tensors as our own decoders see them."""
+    out = work / "decoded.gguf"
+    subprocess.run([quantize, path, out, "F32", "--allow-requantize"], check=True)
+    return {t.name: t.data.reshape(-1) for t in gguf.GGUFReader(out).tensors}
 
 def main():
     quantize, shared, work = (pathlib.Path(p).resolve() for p in sys.argv[1:4])
@@ -44,12 +60,16 @@ def main():
         out = work / f"tiny-{name}.gguf"
         subprocess.run([quantize, path, out, name, "-t", "2"], check=True)
         tensors = {t.name: t for t in gguf.GGUFReader(out).tensors}
+        ours = decoded(quantize, out, work)
         same = worst = 0
         if tensors.keys() != golden["tensors"].keys():
             print(f"{name}: other tensors")
             problems += 1
         for key, want in golden["tensors"].items():
-            got = tensors[key]
+            got, got_values = tensors[key], values(tensors[key])
+            if not np.array_equal(got_values.view(np.uint32), ours[key].view(np.uint32)):
+                print(f"{name} {key}: gguf-py decodes {got.tensor_type.name} otherwise")
+                problems += 1
             if got.tensor_type.name != want["type"]:
                 print(f"{name} {key}: {got.tensor_type.name}, not {want['type']}")
                 problems += 1
@@ -62,10 +82,10 @@ def main():
                 print(f"{name} {key}: other bytes")
                 problems += 1
                 continue
-            rmse = float(np.sqrt(np.mean((values(got) - truth[key]) ** 2)))
-            worst = max(worst, rmse / want["rmse"])
-            if not rmse <= want["rmse"]:
-                print(f"{name} {key} {want['type']}: RMSE {rmse:.6g}, the reference's is {want['rmse']:.6g}")
+            error = rmse(got_values, truth[key])
+            worst = max(worst, error / want["rmse"])
+            if not error <= want["rmse"]:
+                print(f"{name} {key} {want['type']}: RMSE {error:.6g}, the reference's is {want['rmse']:.6g}")
                 problems += 1
         print(f"{name}: {same} of {len(tensors)} tensors byte for byte, worst RMSE of the others {worst:.4f} x; "
               f"{out.stat().st_size} bytes, the reference has {golden['file_bytes']}")

@@ -64,7 +64,7 @@ class TokenizerOracle : public testing::Test {
   void SetUp() override {
     if (!has_shared()) GTEST_SKIP() << "no shared data at " << shared_dir();
     const std::string fetch =
-        std::string("sh tests/golden/fetch_oracles.sh '") + INFER_ORACLE_DIR + "' >&2";
+        std::string("sh tests/golden/fetch_oracles.sh '") + INFER_ORACLE_DIR + "' tokenizers >&2";
     if (shell(fetch) != 0) {
       GTEST_SKIP() << "the Python packages tokenizers and sentencepiece cannot be had "
                       "(tests/golden/fetch_oracles.sh)";
