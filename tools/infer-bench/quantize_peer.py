@@ -28,10 +28,12 @@ def importance(path):
     entries.append(L.llama_model_imatrix_data(None, None, 0))
     return (L.llama_model_imatrix_data * len(entries))(*entries), alive
 
+KEPT = []  # what C code may call until the very end
+
 def peer(source, out, name, threads, imatrix=None):
     import llama_cpp as L
-    keep = L.llama_log_callback(lambda level, text, data: None)
-    L.llama_log_set(keep, None)
+    KEPT.append(L.llama_log_callback(lambda level, text, data: None))
+    L.llama_log_set(KEPT[-1], None)
     params = L.llama_model_quantize_default_params()
     params.nthread, params.ftype = threads, FILE_TYPES[name]
     if imatrix:
