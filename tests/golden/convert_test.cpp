@@ -329,59 +329,96 @@ TEST_F(Convert, PanelsAreTheWhole) {
   }
 }
 
+/// Makes weight `name` F8_E4M3, each value times scales[scale_of(row, column)], and returns in F32
+/// what it stands for.
+Entry to_float8(Checkpoint& c, const std::string& name, const std::string& scale_name,
+                std::vector<int64_t> scale_shape, const std::vector<float>& scales,
+                const std::function<size_t(int64_t, int64_t)>& scale_of) {
+  Entry& e = c.entry(name);
+  const int64_t n_k = e.shape[1];
+  std::vector<std::byte> codes(e.bytes.size() / 2);
+  std::vector<std::byte> same;
+  for (size_t i = 0; i < codes.size(); ++i) {
+    const auto bits = static_cast<uint8_t>(i * 37 % 126 + (i % 2) * 128);
+    codes[i] = std::byte{bits};
+    const auto at = static_cast<int64_t>(i);
+    const float v = quantize::f32_from_e4m3(bits) * scales[scale_of(at / n_k, at % n_k)];
+    const auto v_bytes = std::as_bytes(std::span(&v, 1));
+    same.insert(same.end(), v_bytes.begin(), v_bytes.end());
+  }
+  const auto scale_bytes = std::as_bytes(std::span(scales));
+  Entry plain{e.name, "F32", e.shape, same};
+  e.dtype = "F8_E4M3";
+  e.bytes = codes;
+  c.entries.push_back(
+      {scale_name, "F32", std::move(scale_shape), {scale_bytes.begin(), scale_bytes.end()}});
+  return plain;
+}
+
+std::vector<float> steps(size_t n, float from, float step) {
+  std::vector<float> out(n);
+  for (size_t i = 0; i < n; ++i) out[i] = from + static_cast<float>(i) * step;
+  return out;
+}
+
 /// An FP8 checkpoint: what is written is what stands there times its scale.
 TEST_F(Convert, Float8WithScales) {
   Checkpoint c("llama");
-  const auto to_float8 = [&](const std::string& name, const std::string& scale_name,
-                             std::vector<int64_t> scale_shape, const std::vector<float>& scales,
-                             const std::function<size_t(int64_t, int64_t)>& scale_of) {
-    Entry& e = c.entry(name);
-    const int64_t n_k = e.shape[1];
-    std::vector<std::byte> codes(e.bytes.size() / 2);
-    std::vector<std::byte> same;  // F32, what it stands for
-    for (size_t i = 0; i < codes.size(); ++i) {
-      const auto bits = static_cast<uint8_t>(i * 37 % 126 + (i % 2) * 128);
-      codes[i] = std::byte{bits};
-      const auto at = static_cast<int64_t>(i);
-      const float v = quantize::f32_from_e4m3(bits) * scales[scale_of(at / n_k, at % n_k)];
-      const auto v_bytes = std::as_bytes(std::span(&v, 1));
-      same.insert(same.end(), v_bytes.begin(), v_bytes.end());
-    }
-    const auto scale_bytes = std::as_bytes(std::span(scales));
-    Entry plain{e.name, "F32", e.shape, same};
-    e.dtype = "F8_E4M3";
-    e.bytes = codes;
-    c.entries.push_back(
-        {scale_name, "F32", std::move(scale_shape), {scale_bytes.begin(), scale_bytes.end()}});
-    return plain;
-  };
   c.config["quantization_config"] = {{"quant_method", "fp8"}, {"weight_block_size", {48, 64}}};
-  std::vector<float> blocks(6);  // [160, 128] in blocks of [48, 64]: [4, 2]; of [128, 128]: [3, 2]
-  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = 0.5f + static_cast<float>(i) * 0.3f;
-  std::vector<float> rows(160);
-  for (size_t i = 0; i < rows.size(); ++i) rows[i] = 1.0f + static_cast<float>(i) * 0.01f;
   const std::string layer = "model.layers.0.";
-  std::vector<Entry> plain;
-  plain.push_back(to_float8(layer + "self_attn.q_proj.weight",
-                            layer + "self_attn.q_proj.weight_scale_inv", {3, 2}, blocks,
-                            [](int64_t r, int64_t k) { return size_t(r / 48 * 2 + k / 64); }));
-  plain.push_back(to_float8(layer + "mlp.up_proj.weight", layer + "mlp.up_proj.weight_scale",
-                            {160, 1}, rows, [](int64_t r, int64_t) { return size_t(r); }));
-  plain.push_back(to_float8(layer + "mlp.gate_proj.weight", layer + "mlp.gate_proj.weight_scale",
+  std::vector<Entry> plain;  // [160, 128] in blocks of [48, 64]: [4, 2]; of [128, 128]: [3, 2]
+  plain.push_back(to_float8(
+      c, layer + "self_attn.q_proj.weight", layer + "self_attn.q_proj.weight_scale_inv", {3, 2},
+      steps(6, 0.5f, 0.3f), [](int64_t r, int64_t k) { return size_t(r / 48 * 2 + k / 64); }));
+  plain.push_back(to_float8(c, layer + "mlp.up_proj.weight", layer + "mlp.up_proj.weight_scale",
+                            {160, 1}, steps(160, 1.0f, 0.01f),
+                            [](int64_t r, int64_t) { return size_t(r); }));
+  plain.push_back(to_float8(c, layer + "mlp.gate_proj.weight", layer + "mlp.gate_proj.weight_scale",
                             {}, {0.25f}, [](int64_t, int64_t) { return size_t{0}; }));
   c.entries.push_back({layer + "mlp.gate_proj.input_scale", "F32", {}, std::vector<std::byte>(4)});
   const GgufImage float8 = converted(c);
   Checkpoint same("llama");
   for (const Entry& e : plain) same.entry(e.name) = e;
   expect_same_tensors(converted(same), float8);
+}
 
-  const auto to = next();
-  c.entry(layer + "self_attn.q_proj.weight_scale_inv").shape = {2, 3};
-  c.write(to);
-  EXPECT_EQ(quantize::open_hf(to.string(), {}).error().message,
-            (to / "model.safetensors").string() + ": tensor '" + layer +
-                "self_attn.q_proj.weight_scale_inv': its shape fits neither the weight nor blocks "
-                "of weight_block_size");
+/// As many scales of blocks as there are rows: they are of blocks all the same.
+TEST_F(Convert, Float8BlocksAsManyAsRows) {
+  Checkpoint c("llama");
+  c.config["quantization_config"] = {{"quant_method", "fp8"}, {"weight_block_size", {64, 2}}};
+  const std::string name = "model.layers.0.self_attn.q_proj.weight";  // [128, 128]
+  const Entry plain = to_float8(c, name, name + "_scale_inv", {2, 64}, steps(128, 0.5f, 0.03f),
+                                [](int64_t r, int64_t k) { return size_t(r / 64 * 64 + k / 2); });
+  Checkpoint same("llama");
+  same.entry(name) = plain;
+  expect_same_tensors(converted(same), converted(c));
+}
+
+/// Scales of a shape or a type that cannot be read are refused before anything is.
+TEST_F(Convert, Float8ScalesThatAreNone) {
+  const std::string name = "model.layers.0.self_attn.q_proj.weight";
+  const std::string scale = name + "_scale_inv";
+  const auto with = [&](const std::vector<int64_t>& shape, const std::string& dtype) {
+    return refusal("llama", [&](Checkpoint& c) {
+      c.config["quantization_config"] = {{"weight_block_size", {48, 64}}};
+      to_float8(c, name, scale, {3, 2}, steps(6, 0.5f, 0.3f),
+                [](int64_t, int64_t) { return size_t{0}; });
+      Entry& e = c.entry(scale);
+      e.shape = shape;
+      e.dtype = dtype;
+      if (dtype == "F8_E4M3" || dtype == "U8") e.bytes.resize(e.bytes.size() / 4);
+      if (dtype == "F64" || dtype == "I64") e.bytes.resize(e.bytes.size() * 2);
+    });
+  };
+  const std::string where = "/model.safetensors: tensor '" + scale + "': ";
+  const std::string misfit = "its shape fits neither the weight nor blocks of weight_block_size";
+  EXPECT_EQ(with({2, 3}, "F32"), where + misfit);
+  EXPECT_EQ(with({6}, "F32"), where + misfit);
+  EXPECT_EQ(with({3, 2, 1}, "F32"), where + misfit);
+  for (const std::string dtype : {"I32", "U8", "F64", "I64", "F8_E4M3"}) {
+    EXPECT_EQ(with({3, 2}, dtype),
+              where + "scales of type " + dtype + " (known are F32, F16 and BF16)");
+  }
 }
 
 /// All experts of a layer in two tensors, as transformers 5 holds them.
