@@ -45,10 +45,13 @@ Result<AddedToken> added_token(int64_t id, const Json& entry, std::string_view f
   const Json& content = member(entry, "content");
   if (!content.is_string())
     return make_error(ErrorCode::kCorrupt, "{}: added token {} has no content", file, id);
-  const bool odd = bool_at(entry, "lstrip", false) || bool_at(entry, "rstrip", false) ||
-                   bool_at(entry, "single_word", false);
-  return AddedToken{id, content.get<std::string>(), bool_at(entry, "special", false), odd,
-                    bool_at(entry, "normalized", false)};
+  return AddedToken{
+      .id = id,
+      .text = content.get<std::string>(),
+      .special = bool_at(entry, "special", false),
+      .matches_oddly = bool_at(entry, "lstrip", false) || bool_at(entry, "single_word", false),
+      .normalized = bool_at(entry, "normalized", false),
+      .strips_right = bool_at(entry, "rstrip", false)};
 }
 
 /// What a post_processor puts around a text.

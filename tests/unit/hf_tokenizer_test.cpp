@@ -154,9 +154,54 @@ TEST(HfTokenizer, ChatTemplates) {
   EXPECT_EQ(*convert_files(files, 260).header->get_string("tokenizer.chat_template"), "C");
 }
 
+/// tests/data/hf_folders.json: folders and the ids that transformers gives.
+json stored_folders(const char* what) {
+  const auto body = read_text("tests/data/hf_folders.json");
+  EXPECT_TRUE(body.ok());
+  return body.ok() ? json::parse(*body).at(what) : json::array();
+}
+
+/// Which added tokens take in the white space behind them is said by the files, not by a name.
+TEST(HfTokenizer, TokensThatStripTheTextBehindThem) {
+  const json cases = stored_folders("strips");
+  ASSERT_EQ(cases.size(), 2u);
+  for (const json& entry : cases) {
+    json tokenizer = small_bpe();
+    tokenizer["added_tokens"] = entry.at("added_tokens");
+    const Converted c = convert_files(folder_of(tokenizer, entry.at("config")), 264);
+    ASSERT_NE(c.tokenizer, nullptr) << c.error;
+    EXPECT_THAT(c.notes, ElementsAre(HasSubstr("4 added tokens take in the white space behind")));
+    for (size_t i = 0; i < entry.at("texts").size(); ++i) {
+      const auto text = entry.at("texts").at(i).get<std::string>();
+      const auto ids = c.tokenizer->encode(text, {.add_special = false});
+      ASSERT_TRUE(ids.ok()) << ids.error().message;
+      EXPECT_EQ(*ids, entry.at("ids").at(i).get<std::vector<TokenId>>()) << text;
+    }
+  }
+}
+
+TEST(HfTokenizer, FoldersCalledPhi3DoNotStrip) {
+  const auto convert = [](const char* name) {
+    gguf::HeaderBuilder out("model.gguf");
+    EXPECT_TRUE(out.add_string("general.name", name).ok());
+    const auto written =
+        quantize::write_tokenizer(folder_of(small_bpe()), {"llama", 260, name}, out, nullptr);
+    EXPECT_TRUE(written.ok());
+    const auto bytes = out.encode();
+    const auto header = gguf::Reader::parse(*bytes, "model.gguf", {.header_only = true});
+    EXPECT_EQ((*header)->find("infer.tokenizer.strips_right") != nullptr,
+              std::string(name) == "my-Phi-3");
+    const auto tokenizer = text::Tokenizer::load(**header);
+    EXPECT_TRUE(tokenizer.ok());
+    return *(*tokenizer)->encode("</s> he", {.add_special = false});
+  };
+  EXPECT_THAT(convert("my-Phi-3"), ElementsAre(258, ' ', 256));
+  EXPECT_THAT(convert("mine"), ElementsAre(258, ' ', 256));
+}
+
 TEST(HfTokenizer, WhatGgufCannotSayIsNoted) {
   json t = small_bpe();
-  t["added_tokens"][0]["rstrip"] = true;
+  t["added_tokens"][0]["lstrip"] = true;
   EXPECT_THAT(convert_files(folder_of(t), 260).notes, ElementsAre(HasSubstr("'<s>'")));
   t = small_bpe();
   t["normalizer"] = {{"type", "NFKC"}};
