@@ -51,6 +51,7 @@ inline constexpr std::string_view kInferPreRules = "infer.tokenizer.pre.rules";
 inline constexpr std::string_view kInferNormalizer = "infer.tokenizer.normalizer";
 inline constexpr std::string_view kInferSpacePrefix = "infer.tokenizer.space_prefix";
 inline constexpr std::string_view kInferIgnoreMerges = "infer.tokenizer.ignore_merges";
+inline constexpr std::string_view kInferStripsRight = "infer.tokenizer.strips_right";
 
 // After "<arch>.": `arch_key("llama", kBlockCount)` is "llama.block_count".
 inline constexpr std::string_view kVocabSize = "vocab_size";

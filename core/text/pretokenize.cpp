@@ -1,9 +1,11 @@
 #include "core/text/pretokenize.h"
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <utility>
 
+#include "core/base/checked.h"
 #include "core/base/error.h"
 #include "core/text/onig_pattern.h"
 #include "core/text/unicode.h"
@@ -24,6 +26,9 @@ constexpr uint32_t kUntrustedMatchLimit = 1'000'000;
 constexpr uint32_t kUntrustedHeapKib = 64 * 1024;
 constexpr size_t kUntrustedWindow = 1024;
 constexpr std::chrono::seconds kUntrustedTime{10};
+// Sound rules make at most 5 bytes of one: a space before it, and stand-ins of two bytes. A file
+// may have more steps, each of which could grow the text again.
+constexpr size_t kMaxGrowth = 8;
 constexpr size_t kMaxGrownText = size_t{1} << 31;
 
 std::string pcre2_message(int code) {
@@ -150,7 +155,8 @@ class PreTokenizer::Run {
         data_(scratch.match_->data),
         context_(scratch.match_->context) {}
 
-  Result<void> prepare() {
+  Result<void> prepare(size_t n_text) {
+    n_max_ = std::min(checked_mul(n_text, kMaxGrowth).value_or(kMaxGrownText), kMaxGrownText);
     if (data_ == nullptr || context_ == nullptr) {
       return make_error(ErrorCode::kOutOfMemory, "no memory for the pre-tokenizer's match data");
     }
@@ -165,14 +171,15 @@ class PreTokenizer::Run {
   Result<void> step(const Step& step, std::vector<std::string_view>& words) {
     switch (step.rule.kind) {
       case PreRule::Kind::kPrefixSpace:
-        return rewrite(words, [](std::string_view word, std::string& out) {
+        return rewrite(step.rule, words, [](std::string_view word, std::string& out) {
           if (!word.starts_with(' ')) out += ' ';
           out += word;
         });
       case PreRule::Kind::kByteLetters:
         if (std::exchange(letters_, true)) return {};
-        return rewrite(
-            words, [](std::string_view word, std::string& out) { append_stand_ins(out, word); });
+        return rewrite(step.rule, words, [](std::string_view word, std::string& out) {
+          append_stand_ins(out, word);
+        });
       case PreRule::Kind::kSplit:
         break;
     }
@@ -187,12 +194,13 @@ class PreTokenizer::Run {
   Result<void> finish(std::vector<std::string_view>& words) {
     if (!letters_) return {};
     return rewrite(
-        words, [](std::string_view word, std::string& out) { append_from_stand_ins(out, word); });
+        {.kind = PreRule::Kind::kByteLetters}, words,
+        [](std::string_view word, std::string& out) { append_from_stand_ins(out, word); });
   }
 
  private:
   template <class Append>
-  Result<void> rewrite(std::vector<std::string_view>& words, Append append) {
+  Result<void> rewrite(const PreRule& rule, std::vector<std::string_view>& words, Append append) {
     std::string& text = scratch_.texts_[flip_];
     flip_ = 1 - flip_;
     text.clear();
@@ -200,8 +208,11 @@ class PreTokenizer::Run {
     for (const std::string_view word : words) {
       append(word, text);
       ends.push_back(text.size());
-      if (text.size() > kMaxGrownText)
-        return make_error(ErrorCode::kUnsupported, "the pre-tokenizer makes the text too long");
+      if (text.size() > n_max_) {
+        return make_error(ErrorCode::kUnsupported,
+                          "pre-tokenizer rule '{}' makes the text too long: above {} bytes",
+                          to_string(rule), n_max_);
+      }
     }
     size_t begin = 0;
     for (size_t i = 0; i < words.size(); ++i) {
@@ -280,6 +291,7 @@ class PreTokenizer::Run {
   }
 
   const bool trusted_;
+  size_t n_max_ = 0;  // bytes that a text may become
   Scratch& scratch_;
   pcre2_match_data* data_;
   pcre2_match_context* context_;
@@ -294,7 +306,7 @@ Result<void> PreTokenizer::split(std::string_view text, Scratch& scratch,
   words.clear();
   push_word(text, words);
   Run run(*this, scratch);
-  INFER_TRY(run.prepare());
+  INFER_TRY(run.prepare(text.size()));
   for (const Step& step : steps_) INFER_TRY(run.step(step, words));
   return run.finish(words);
 }

@@ -3,10 +3,23 @@
 #include <algorithm>
 #include <functional>
 
+#include "core/text/unicode.h"
+
 namespace infer::text {
 namespace {
 
-bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+/// Bytes of the white space character at `at`, 0 if there is none. Source: White_Space of Unicode
+/// 15, PropList.txt.
+size_t space_at(std::string_view text, size_t at) {
+  const char c = text[at];
+  if (c == ' ' || (c >= '\t' && c <= '\r')) return 1;
+  if (static_cast<uint8_t>(c) < 0x80) return 0;
+  const Utf8Step s = utf8_step(text, at);
+  const bool is_space = s.cp == 0x85 || s.cp == 0xa0 || s.cp == 0x1680 ||
+                        (s.cp >= 0x2000 && s.cp <= 0x200a) || s.cp == 0x2028 || s.cp == 0x2029 ||
+                        s.cp == 0x202f || s.cp == 0x205f || s.cp == 0x3000;
+  return is_space ? s.len : 0;
+}
 
 }  // namespace
 
@@ -71,7 +84,11 @@ SpecialMatcher::Match SpecialMatcher::exact(const View& view, size_t at, size_t 
 
 size_t SpecialMatcher::swallow(std::string_view text, size_t end, TokenId id) const {
   if (strips_right_[id]) {
-    while (end < text.size() && is_space(text[end])) ++end;
+    while (end < text.size()) {
+      const size_t n = space_at(text, end);
+      if (n == 0) break;
+      end += n;
+    }
   }
   return end;
 }
@@ -89,7 +106,11 @@ void SpecialMatcher::split_overlapping(const View& view, size_t begin, size_t en
       if (m.id < 0) continue;
       size_t stop = at + len;
       if (strips_right_[m.id]) {
-        while (stop < end && !taken[stop - begin] && is_space(text[stop])) ++stop;
+        while (stop < end && !taken[stop - begin]) {
+          const size_t n = space_at(text.substr(0, end), stop);
+          if (n == 0) break;
+          stop += n;
+        }
       }
       std::fill(taken.begin() + static_cast<ptrdiff_t>(at - begin),
                 taken.begin() + static_cast<ptrdiff_t>(stop - begin), uint8_t{1});

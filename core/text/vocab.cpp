@@ -195,15 +195,21 @@ Result<void> read_special(const Reader& file, Vocab& vocab) {
   return {};
 }
 
-/// Phi-3's added tokens swallow the white space after them; GGUF has no field for it, so the
-/// model's name decides, as in llama.cpp.
+/// Tokens that swallow the white space after them: those that a key of ours lists. GGUF has no
+/// field for it, so in files of others the model's name decides.
 Result<void> mark_strips(const Reader& file, Vocab& vocab) {
-  INFER_ASSIGN(const std::string_view given, file.get_string("general.name", ""));
-  std::string name(given);
-  std::transform(name.begin(), name.end(), name.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  if (name.find("phi-3") == std::string::npos && name.find("phi3") == std::string::npos) return {};
+  constexpr std::string_view key = gguf::keys::kInferStripsRight;
+  INFER_ASSIGN(const Value* listed, find_array(file, key, {ValueType::kI32}));
+  for (int64_t i = 0; listed != nullptr && i < listed->size(); ++i) {
+    INFER_ASSIGN(const int64_t id, listed->int_at(i));
+    if (id < 0 || id >= vocab.size()) {
+      return make_error(ErrorCode::kCorrupt, "{}: {}[{}] = {} is outside the vocabulary of {}",
+                        file.path(), key, i, id, vocab.size());
+    }
+    vocab.strips_right[static_cast<size_t>(id)] = 1;
+  }
+  INFER_ASSIGN(const std::string_view name, file.get_string(gguf::keys::kName, ""));
+  if (listed != nullptr || !strips_by_name(name)) return {};
   for (TokenId id = 0; id < vocab.size(); ++id) {
     const std::string_view s = vocab.text[id];
     const bool plain = s == "<unk>" || s == "<s>" || s == "<|endoftext|>";
@@ -266,6 +272,14 @@ int hex_digit(char c) {
 }
 
 }  // namespace
+
+bool strips_by_name(std::string_view general_name) {
+  std::string name(general_name);
+  std::transform(name.begin(), name.end(), name.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
+  return name.find("phi-3") != std::string::npos || name.find("phi3") != std::string::npos;
+}
 
 int byte_of_spelling(std::string_view s) {
   if (s.size() != 6 || s.substr(0, 3) != "<0x" || s[5] != '>') return -1;

@@ -25,7 +25,7 @@ struct Vocab {
   std::vector<std::string_view> piece;  ///< [n_vocab] bytes inside a text
   std::vector<float> score;             ///< [n_vocab], SentencePiece only
   std::vector<TokenKind> kind;          ///< [n_vocab]
-  std::vector<uint8_t> strips_right;    ///< [n_vocab] 1: swallows white space after it (Phi-3)
+  std::vector<uint8_t> strips_right;    ///< [n_vocab] 1: swallows white space after it
   std::vector<uint8_t> eog_flag;        ///< [n_vocab]
   std::vector<TokenId> eog;             ///< ascending
   TokenMap by_text;
@@ -63,6 +63,10 @@ int byte_of_spelling(std::string_view spelling);
 /// of tokens that converters are known to mislabel. Fills special.eot, special.eom, eog and
 /// eog_flag.
 Result<void> collect_eog(const gguf::Reader& file, Vocab& vocab);
+
+/// Whether added tokens of a model with this name are taken to swallow the white space after them
+/// where the file does not say (infer.tokenizer.strips_right): Phi-3, as in llama.cpp.
+bool strips_by_name(std::string_view general_name);
 
 /// Reads an optional special id: `fallback` when the key is missing (dropped when it lies outside
 /// the vocabulary).

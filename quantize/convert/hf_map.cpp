@@ -173,6 +173,11 @@ class Mapper {
 
   /// One scale for all, for a row, or for a block of weight_block_size.
   Result<void> place_scale(MappedTensor::Slice& s) const {
+    const SafeType type = s.scale->type;
+    if (type != SafeType::kF32 && type != SafeType::kF16 && type != SafeType::kBF16) {
+      return bad(*s.scale, ErrorCode::kUnsupported,
+                 fmt::format("scales of type {} (known are F32, F16 and BF16)", name_of(type)));
+    }
     const int64_t n = s.scale->n_elem();
     const int64_t n_row = s.t->n_row();
     const int64_t n_k = s.t->n_k();

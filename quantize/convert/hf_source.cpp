@@ -184,7 +184,8 @@ class Opener {
     INFER_TRY(arch_->hf->write_keys(config, out));
     INFER_TRY(out.status());
     std::vector<std::string> notes;
-    INFER_TRY(write_tokenizer(folder_, {.arch = out.arch(), .n_vocab = n_vocab}, header_, &notes));
+    INFER_TRY(write_tokenizer(folder_, {.arch = out.arch(), .n_vocab = n_vocab, .name = name},
+                              header_, &notes));
     log(notes);
     // Tensors made of the configuration come first, as llama.cpp's converter writes them.
     std::vector<MappedTensor> computed;

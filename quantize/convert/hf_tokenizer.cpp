@@ -1,6 +1,7 @@
 #include "quantize/convert/hf_tokenizer.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -88,19 +89,34 @@ class Writer {
     for (const AddedToken& token : added) {
       if (token.matches_oddly && n_odd++ == 0)
         notes_.push_back(
-            fmt::format("added token '{}' (and perhaps others) is to take in spaces beside it or "
-                        "to stand alone "
-                        "(lstrip, rstrip, single_word): GGUF cannot say so",
+            fmt::format("added token '{}' (and perhaps others) is to take in spaces before it or "
+                        "to stand alone (lstrip, single_word): GGUF cannot say so",
                         gguf::printable(token.text)));
       late_tokens_ = late_tokens_ || (token.normalized && !token.special);
       INFER_ASSIGN(const bool inside, tokens.add(token));
+      if (inside && token.strips_right) strips_.insert(static_cast<int32_t>(token.id));
+      if (inside && !token.strips_right) strips_.erase(static_cast<int32_t>(token.id));
       if (!inside && n_outside++ == 0)
         notes_.push_back(
             fmt::format("added token '{}' has id {}, the embedding has {} rows: left "
                         "out, and all behind it",
                         gguf::printable(token.text), token.id, tokens.size()));
     }
+    INFER_TRY(write_strips());
     return tokens.finish();
+  }
+
+  /// Without the key readers go by the model's name, which here may be that of a folder.
+  Result<void> write_strips() {
+    if (strips_.empty() && !text::strips_by_name(info_.name)) return {};
+    if (!strips_.empty()) {
+      notes_.push_back(fmt::format(
+          "{} added tokens take in the white space behind them (rstrip): {} says so, which only "
+          "infer reads",
+          strips_.size(), keys::kInferStripsRight));
+    }
+    const std::vector<int32_t> ids(strips_.begin(), strips_.end());
+    return out_.add_array<int32_t>(keys::kInferStripsRight, ids);
   }
 
   Result<void> byte_bpe() {
@@ -298,6 +314,7 @@ class Writer {
   std::vector<std::string>& notes_;
   HfConfigs configs_;
   TokenizerJson json_;
+  std::set<int32_t> strips_;  ///< ids of the added tokens with rstrip, as the last file has it
   bool late_tokens_ = false;  ///< some added token is looked for behind the normalizer
 };
 

@@ -11,8 +11,9 @@
 namespace infer::quantize {
 
 struct HfTokenizerInfo {
-  std::string arch;  ///< general.architecture
-  int64_t n_vocab;   ///< rows of the embedding
+  std::string arch;       ///< general.architecture
+  int64_t n_vocab;        ///< rows of the embedding
+  std::string name = {};  ///< general.name, from which readers would guess what strips
 };
 
 /// Writes tokens, scores, types, merges, the pre-tokenizer, special ids and chat templates.

@@ -45,16 +45,18 @@ Result<AddedToken> added_token(int64_t id, const Json& entry, std::string_view f
   const Json& content = member(entry, "content");
   if (!content.is_string())
     return make_error(ErrorCode::kCorrupt, "{}: added token {} has no content", file, id);
-  const bool odd = bool_at(entry, "lstrip", false) || bool_at(entry, "rstrip", false) ||
-                   bool_at(entry, "single_word", false);
-  return AddedToken{id, content.get<std::string>(), bool_at(entry, "special", false), odd,
-                    bool_at(entry, "normalized", false)};
+  return AddedToken{
+      .id = id,
+      .text = content.get<std::string>(),
+      .special = bool_at(entry, "special", false),
+      .matches_oddly = bool_at(entry, "lstrip", false) || bool_at(entry, "single_word", false),
+      .normalized = bool_at(entry, "normalized", false),
+      .strips_right = bool_at(entry, "rstrip", false)};
 }
 
 /// What a post_processor puts around a text.
 struct Template {
   std::vector<std::string> before, after;
-  bool known = false;
 };
 
 void read_template_step(const Json& step, Template& out) {
@@ -67,7 +69,6 @@ void read_template_step(const Json& step, Template& out) {
     }
     return;
   }
-  out.known = out.known || !type.empty();
   if (type == "BertProcessing" || type == "RobertaProcessing") {
     const auto first = [](const Json& pair) {
       return pair.is_array() && !pair.empty() ? content_of(pair[0]) : std::string();
@@ -93,10 +94,15 @@ class SpecialWriter {
 
   Result<void> run(const Json& tokenizer_json, const SpecialDefaults& defaults) {
     for (const auto& [kind, key] : kKinds) resolve(kind, defaults);
-    Template around;
-    read_template_step(member(tokenizer_json, "post_processor"), around);
-    INFER_TRY(write_add("bos", keys::kAddBos, around.before, around.known, defaults.add_bos));
-    INFER_TRY(write_add("eos", keys::kAddEos, around.after, around.known, defaults.add_eos));
+    if (tokenizer_json.is_object()) {
+      Template around;
+      read_template_step(member(tokenizer_json, "post_processor"), around);
+      INFER_TRY(write_template("bos", keys::kAddBos, around.before));
+      INFER_TRY(write_template("eos", keys::kAddEos, around.after));
+    } else {
+      INFER_TRY(write_setting("bos", keys::kAddBos, defaults.add_bos));
+      INFER_TRY(write_setting("eos", keys::kAddEos, defaults.add_eos));
+    }
     for (const auto& [kind, key] : kKinds) {
       if (const auto at = ids_.find(kind); at != ids_.end())
         INFER_TRY(out_.add<uint32_t>(key, static_cast<uint32_t>(at->second)));
@@ -139,26 +145,37 @@ class SpecialWriter {
       accept(kind, at->second, "the model");
   }
 
-  Result<void> write_add(const char* kind, std::string_view key,
-                         const std::vector<std::string>& around, bool known, bool fallback) {
-    const Json& said = member(configs_.tokenizer, fmt::format("add_{}_token", kind).c_str());
-    const bool in_template = !around.empty();
-    bool add = said.is_boolean() ? said.get<bool>() : known ? in_template : fallback;
-    if (said.is_boolean() && known && said.get<bool>() != in_template) {
+  static std::string setting_of(const char* kind) { return fmt::format("add_{}_token", kind); }
+
+  /// With a tokenizer.json its post_processor alone says what is added: transformers 5 drops
+  /// add_bos_token and add_eos_token where it has that file.
+  Result<void> write_template(const char* kind, std::string_view key,
+                              const std::vector<std::string>& around) {
+    const Json& said = member(configs_.tokenizer, setting_of(kind).c_str());
+    if (said.is_boolean() && said.get<bool>() == around.empty()) {
       notes_.push_back(
-          fmt::format("add_{}_token = {} in tokenizer_config.json, but not so in the "
-                      "post_processor of tokenizer.json: the former is kept",
-                      kind, said.get<bool>()));
+          fmt::format("{} = {} in tokenizer_config.json, but not so in the post_processor of "
+                      "tokenizer.json: the latter holds, as in transformers",
+                      setting_of(kind), said.get<bool>()));
     }
-    const bool by_template = add && !said.is_boolean() && in_template;
-    if (by_template) {
-      const int64_t id = tokens_.find(around.front());
-      if (around.size() > 1) {
-        notes_.push_back(fmt::format("the post_processor adds {} {} tokens; GGUF can say one, '{}'",
-                                     around.size(), kind, gguf::printable(around.front())));
-      }
-      if (id >= 0) ids_[kind] = id;
+    if (around.empty()) return out_.add<bool>(key, false);
+    if (around.size() > 1) {
+      notes_.push_back(fmt::format("the post_processor adds {} {} tokens; GGUF can say one, '{}'",
+                                   around.size(), kind, gguf::printable(around.front())));
     }
+    const int64_t id = tokens_.find(around.front());
+    if (id >= 0) {
+      ids_[kind] = id;
+    } else {
+      notes_.push_back(fmt::format("the post_processor adds '{}', which is no token: left out",
+                                   gguf::printable(around.front())));
+    }
+    return out_.add<bool>(key, id >= 0);
+  }
+
+  /// Without one the settings do.
+  Result<void> write_setting(const char* kind, std::string_view key, bool fallback) {
+    bool add = bool_at(configs_.tokenizer, setting_of(kind).c_str(), fallback);
     if (add && !ids_.contains(kind)) {
       notes_.push_back(fmt::format("{} is to be added, but there is none: left out", kind));
       add = false;

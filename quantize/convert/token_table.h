@@ -17,8 +17,9 @@ struct AddedToken {
   int64_t id = -1;
   std::string text{};
   bool special = false;
-  bool matches_oddly = false;  ///< lstrip, rstrip or single_word
+  bool matches_oddly = false;  ///< lstrip or single_word
   bool normalized = false;     ///< looked for in the text as the normalizer leaves it
+  bool strips_right = false;   ///< rstrip: swallows the white space after it
 };
 
 /// Tokens, scores and types by id, as GGUF wants them: one for each row of the embedding.

@@ -166,6 +166,21 @@ TEST(HfTokenizerHostile, OddTypesElsewhereDoNotMatter) {
       HasSubstr("added_tokens.json: the id of 'a'"));
 }
 
+/// Without a tokenizer.json the settings say what is added.
+TEST(HfTokenizerHostile, SettingsOfAModelAlone) {
+  const auto ids_with = [](const char* config) {
+    const Converted c = convert_files(
+        {.folder = "dir", .tokenizer_model = model_bytes(), .tokenizer_config = config}, 8);
+    EXPECT_NE(c.tokenizer, nullptr) << c.error;
+    return c.tokenizer == nullptr ? std::vector<text::TokenId>() : *c.tokenizer->encode("a");
+  };
+  using testing::ElementsAre;
+  EXPECT_THAT(ids_with("{}"), ElementsAre(1, 3));
+  EXPECT_THAT(ids_with(R"({"add_bos_token": false})"), ElementsAre(3));
+  EXPECT_THAT(ids_with(R"({"add_eos_token": true})"), ElementsAre(1, 3, 2));
+  EXPECT_THAT(ids_with(R"({"add_bos_token": false, "add_eos_token": true})"), ElementsAre(3, 2));
+}
+
 /// The parser's time grows with the square of the objects in one list.
 TEST(HfTokenizerHostile, ListsOfManyObjects) {
   std::string config = R"({"x": [{})";

@@ -41,6 +41,13 @@ HfTokenizerFiles folder_of(const json& tokenizer, const json& config = nullptr) 
   return files;
 }
 
+/// tests/data/hf_folders.json: folders and the ids that transformers gives.
+json stored_folders(const char* what) {
+  const auto body = read_text("tests/data/hf_folders.json");
+  EXPECT_TRUE(body.ok());
+  return body.ok() ? json::parse(*body).at(what) : json::array();
+}
+
 /// tokenizer.json files and the ids that `tokenizers` gives (tests/data/make_hf_tokenizer.py).
 TEST(HfTokenizer, IdsAreThoseOfTokenizers) {
   const json stored = stored_hf_tokenizer();
@@ -78,7 +85,6 @@ TEST(HfTokenizer, IdsAreThoseOfTokenizers) {
 TEST(HfTokenizer, SpecialIdsAndWhoSaysThem) {
   HfTokenizerFiles files = folder_of(small_bpe(), {{"bos_token", {{"content", "<s>"}}},
                                                    {"eos_token", "</s>"},
-                                                   {"add_bos_token", true},
                                                    {"added_tokens_decoder",
                                                     {{"259", {{"content", "<|eot_id|>"}}},
                                                      {"260", {{"content", "\u2581\u2581"}}},
@@ -95,7 +101,7 @@ TEST(HfTokenizer, SpecialIdsAndWhoSaysThem) {
   EXPECT_EQ(sp.eot, 259);
   EXPECT_EQ(sp.pad, 7);
   EXPECT_EQ(sp.unk, '?');
-  EXPECT_TRUE(sp.add_bos);
+  EXPECT_FALSE(sp.add_bos);
   EXPECT_FALSE(sp.add_eos);
   EXPECT_EQ(*c.header->get_int("tokenizer.ggml.seperator_token_id"), 8);
   EXPECT_EQ(*c.header->get_int("tokenizer.ggml.mask_token_id"), 256);
@@ -121,14 +127,31 @@ TEST(HfTokenizer, PostProcessorsSayWhatIsAdded) {
       around({{"type", "Sequence"}, {"processors", {{{"type", "ByteLevel"}}, both}}}, nullptr);
   ASSERT_NE(c.tokenizer, nullptr) << c.error;
   EXPECT_THAT(*c.tokenizer->encode("he"), ElementsAre(257, 256, 258));
-  c = around(both, {{"add_eos_token", false}});
+  EXPECT_THAT(c.notes, ElementsAre());
+  c = around({{"type", "TemplateProcessing"}, {"single", {token("<x>"), a}}}, nullptr);
   ASSERT_NE(c.tokenizer, nullptr) << c.error;
-  EXPECT_THAT(*c.tokenizer->encode("he"), ElementsAre(257, 256));
-  EXPECT_EQ(c.notes.size(), 1u);
-  c = around({{"type", "ByteLevel"}}, {{"add_bos_token", true}});
-  ASSERT_NE(c.tokenizer, nullptr) << c.error;
-  EXPECT_THAT(*c.tokenizer->encode("he"), ElementsAre(256));  // no BOS to add
-  EXPECT_EQ(c.notes.size(), 2u);
+  EXPECT_THAT(*c.tokenizer->encode("he"), ElementsAre(256));
+  EXPECT_THAT(c.notes, ElementsAre(HasSubstr("adds '<x>', which is no token")));
+}
+
+/// add_bos_token and add_eos_token beside a tokenizer.json: the ids are transformers'.
+TEST(HfTokenizer, PostProcessorsGoBeforeSettings) {
+  const json cases = stored_folders("post");
+  ASSERT_EQ(cases.size(), 54u);
+  for (const json& entry : cases) {
+    json tokenizer = small_bpe();
+    tokenizer["post_processor"] = entry.at("post_processor");
+    const json& config = entry.at("config");
+    const Converted c = convert_files(folder_of(tokenizer, config), 260);
+    ASSERT_NE(c.tokenizer, nullptr) << c.error;
+    const auto ids = entry.at("ids").get<std::vector<TokenId>>();
+    EXPECT_EQ(*c.tokenizer->encode("he"), ids) << entry.dump();
+    const bool has_bos = ids.front() == 257, has_eos = ids.back() == 258;
+    const auto n_other = (config.value("add_bos_token", has_bos) != has_bos ? 1u : 0u) +
+                         (config.value("add_eos_token", has_eos) != has_eos ? 1u : 0u);
+    EXPECT_EQ(c.notes.size(), n_other) << entry.dump();
+    for (const std::string& note : c.notes) EXPECT_THAT(note, HasSubstr("the latter holds"));
+  }
 }
 
 TEST(HfTokenizer, ChatTemplates) {
@@ -154,9 +177,47 @@ TEST(HfTokenizer, ChatTemplates) {
   EXPECT_EQ(*convert_files(files, 260).header->get_string("tokenizer.chat_template"), "C");
 }
 
+/// Which added tokens take in the white space behind them is said by the files, not by a name.
+TEST(HfTokenizer, TokensThatStripTheTextBehindThem) {
+  const json cases = stored_folders("strips");
+  ASSERT_EQ(cases.size(), 2u);
+  for (const json& entry : cases) {
+    json tokenizer = small_bpe();
+    tokenizer["added_tokens"] = entry.at("added_tokens");
+    const Converted c = convert_files(folder_of(tokenizer, entry.at("config")), 264);
+    ASSERT_NE(c.tokenizer, nullptr) << c.error;
+    EXPECT_THAT(c.notes, ElementsAre(HasSubstr("4 added tokens take in the white space behind")));
+    for (size_t i = 0; i < entry.at("texts").size(); ++i) {
+      const auto text = entry.at("texts").at(i).get<std::string>();
+      const auto ids = c.tokenizer->encode(text, {.add_special = false});
+      ASSERT_TRUE(ids.ok()) << ids.error().message;
+      EXPECT_EQ(*ids, entry.at("ids").at(i).get<std::vector<TokenId>>()) << text;
+    }
+  }
+}
+
+TEST(HfTokenizer, FoldersCalledPhi3DoNotStrip) {
+  const auto convert = [](const char* name) {
+    gguf::HeaderBuilder out("model.gguf");
+    EXPECT_TRUE(out.add_string("general.name", name).ok());
+    const auto written =
+        quantize::write_tokenizer(folder_of(small_bpe()), {"llama", 260, name}, out, nullptr);
+    EXPECT_TRUE(written.ok());
+    const auto bytes = out.encode();
+    const auto header = gguf::Reader::parse(*bytes, "model.gguf", {.header_only = true});
+    EXPECT_EQ((*header)->find("infer.tokenizer.strips_right") != nullptr,
+              std::string(name) == "my-Phi-3");
+    const auto tokenizer = text::Tokenizer::load(**header);
+    EXPECT_TRUE(tokenizer.ok());
+    return *(*tokenizer)->encode("</s> he", {.add_special = false});
+  };
+  EXPECT_THAT(convert("my-Phi-3"), ElementsAre(258, ' ', 256));
+  EXPECT_THAT(convert("mine"), ElementsAre(258, ' ', 256));
+}
+
 TEST(HfTokenizer, WhatGgufCannotSayIsNoted) {
   json t = small_bpe();
-  t["added_tokens"][0]["rstrip"] = true;
+  t["added_tokens"][0]["lstrip"] = true;
   EXPECT_THAT(convert_files(folder_of(t), 260).notes, ElementsAre(HasSubstr("'<s>'")));
   t = small_bpe();
   t["normalizer"] = {{"type", "NFKC"}};

@@ -135,6 +135,34 @@ TEST(PreTokenize, LongRunsStayWithinTheLimits) {
               ElementsAre(std::string(n, '\n'), std::string(n, ' ')));
 }
 
+/// A file's rules may put a space before every letter again and again.
+TEST(PreTokenize, TextsDoNotGrowWithoutBound) {
+  const auto run = [](size_t n_times, std::string& error) {
+    std::vector<text::PreRule> rules;
+    for (size_t i = 0; i < n_times; ++i) {
+      rules.push_back({.pattern = "[\\s\\S]"});
+      rules.push_back({.kind = text::PreRule::Kind::kPrefixSpace});
+    }
+    rules.push_back({.kind = text::PreRule::Kind::kByteLetters});
+    const auto pre = PreTokenizer::compile(rules, /*trusted=*/false);
+    EXPECT_TRUE(pre.ok()) << pre.error().message;
+    PreTokenizer::Scratch scratch;
+    std::vector<std::string_view> found;
+    const auto done = pre->split(std::string(1000, 'a'), scratch, found);
+    error = done.ok() ? "" : done.error().message;
+    return found.size();
+  };
+  std::string error;
+  EXPECT_EQ(run(1, error), 1000U);
+  EXPECT_EQ(error, "");
+  EXPECT_EQ(run(2, error), 2000U);
+  EXPECT_EQ(error, "");
+  run(15, error);
+  EXPECT_EQ(error, "pre-tokenizer rule 'prefix_space' makes the text too long: above 8000 bytes");
+  run(7, error);  // 8 times as long, and each space of two bytes
+  EXPECT_EQ(error, "pre-tokenizer rule 'byte_letters' makes the text too long: above 8000 bytes");
+}
+
 TEST(PreTokenize, UnknownNameIsNamed) {
   auto def = text::find_pre_tokenizer("klingon", "model.gguf");
   ASSERT_FALSE(def.ok());

@@ -86,6 +86,18 @@ TEST(TokenizerSpecial, Phi3TokensSwallowWhiteSpace) {
               ElementsAre("<|endoftext|>", " ", " a"));
   image.set("general.name", std::string("Fi"));
   EXPECT_THAT(pieces_of(*must_load(image), "<|user|> a"), ElementsAre("<|user|>", " ", " a"));
+  // A list goes before the name.
+  const int32_t user = must_load(image)->find("<|user|>");
+  image.set("infer.tokenizer.strips_right", std::vector<int32_t>{user});
+  EXPECT_THAT(pieces_of(*must_load(image), "<|user|>\u3000 a"), ElementsAre("<|user|>", " a"));
+  image.set("general.name", std::string("Phi-3 mini"));
+  image.set("infer.tokenizer.strips_right", std::vector<int32_t>{});
+  EXPECT_THAT(pieces_of(*must_load(image), "<|user|> a"), ElementsAre("<|user|>", " ", " a"));
+  image.set("infer.tokenizer.strips_right", std::vector<int32_t>{user, 999});
+  const auto bad = load_tokenizer(image);
+  ASSERT_FALSE(bad.ok());
+  EXPECT_THAT(bad.error().message, testing::HasSubstr("infer.tokenizer.strips_right[1] = 999 is "
+                                                      "outside the vocabulary of"));
 }
 
 TEST(TokenizerSpecial, DecodeHidesControlTokens) {

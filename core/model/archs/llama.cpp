@@ -87,7 +87,7 @@ Result<void> write_keys(const HfConfig& c, HfKeys& out) {
 
 constexpr std::array<std::string_view, 4> kNames{"LlamaForCausalLM", "LLaMAForCausalLM",
                                                  "MistralForCausalLM", "MixtralForCausalLM"};
-constexpr std::array<HfName, 18> kInner{{
+constexpr std::array<HfName, 22> kInner{{
     {"input_layernorm.weight", "attn_norm.weight"},
     {"self_attn.q_proj.weight", "attn_q.weight", HfChange::kPermuteQ},
     {"self_attn.q_proj.bias", "attn_q.bias", HfChange::kPermuteQ},
@@ -106,6 +106,11 @@ constexpr std::array<HfName, 18> kInner{{
     {"mlp.down_proj.weight", "ffn_down.weight"},
     {"mlp.down_proj.bias", "ffn_down.bias"},
     {"block_sparse_moe.gate.weight", "ffn_gate_inp.weight"},
+    // Mixtral as transformers 5 holds it: [n_expert, 2 * n_ff, n_embd], w1's rows before w3's.
+    {"mlp.gate.weight", "ffn_gate_inp.weight"},
+    {"mlp.experts.gate_up_proj", "ffn_gate_exps.weight", HfChange::kFirstHalf},
+    {"mlp.experts.gate_up_proj", "ffn_up_exps.weight", HfChange::kSecondHalf},
+    {"mlp.experts.down_proj", "ffn_down_exps.weight"},
 }};
 constexpr std::array<HfName, 3> kExperts{{
     {"w1.weight", "ffn_gate_exps.weight"},

@@ -37,6 +37,8 @@ Result<void> check_config(const HfConfig& c, const HfConfig& attn) {
   INFER_TRY(hf::expect_flag(attn, "prefix_lm", false, "attention is causal"));
   INFER_TRY(hf::expect_flag(attn, "rope", false, "rotary positions are not known"));
   INFER_TRY(hf::expect_missing(attn, "softmax_scale", "not known"));
+  INFER_ASSIGN(const double clip, attn.number({"clip_qkv"}, 0.0));
+  if (clip != 0.0) return attn.unsupported("clip_qkv", "clamping of q, k and v is not known");
   INFER_TRY(hf::expect_missing(c, "logit_scale", "not known"));
   return hf::expect_text(c, "norm_type", {"low_precision_layernorm", "layernorm"});
 }
@@ -47,7 +49,6 @@ Result<void> write_keys(const HfConfig& c, HfKeys& out) {
   INFER_ASSIGN(const hf::Sizes s, hf::read_sizes(c));
   INFER_ASSIGN(const int64_t ratio, c.integer({"expansion_ratio"}, 4));
   INFER_ASSIGN(const double eps, c.number({"layer_norm_epsilon"}, 1e-5));
-  INFER_ASSIGN(const double clip, attn.number({"clip_qkv"}, 0.0));
   INFER_ASSIGN(const bool alibi, attn.flag("alibi", false));
   INFER_ASSIGN(const double max_bias, attn.number({"alibi_bias_max"}, 8.0));
   INFER_ASSIGN(const std::string attn_type, attn.text({"attn_type"}, "multihead_attention"));
@@ -60,7 +61,6 @@ Result<void> write_keys(const HfConfig& c, HfKeys& out) {
       .u32("attention.head_count", s.n_head);
   if (n_kv_head > 0) out.u32("attention.head_count_kv", n_kv_head);
   out.f32("attention.layer_norm_epsilon", eps);
-  if (clip != 0.0) out.f32("attention.clamp_kqv", clip);
   out.f32("attention.max_alibi_bias", alibi ? max_bias : 0.0);
   return {};
 }
