@@ -224,9 +224,7 @@ TEST_F(Quantize, ReportVerboseAndThreads) {
 TEST_F(Quantize, EveryTypeFromEveryFloatTypeCanBeReadBack) {
   for (const DType from : {DType::kF32, DType::kF16, DType::kBF16}) {
     const std::string in = input(from);
-    for (const char* type :
-         {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M",
-          "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_NL"}) {
+    for (const char* type : kWrittenTypes) {
       const Outcome r = run({in, path("out.gguf"), type});
       ASSERT_EQ(r.exit_code, 0) << type << ": " << r.err;
       ASSERT_NE(open(path("out.gguf")), nullptr) << type;
