@@ -144,6 +144,12 @@ TEST_F(QuantizeFolder, FilesOfTheInputAreNotReplaced) {
     EXPECT_EQ(slurp(file(name)), before);
   }
   expect_error(run({in_, in_, "Q8_0"}), 2, ": is the input");
+  for (const std::string& report :
+       {file("config.json"), file("model.safetensors"), path("link/tokenizer.json")}) {
+    const std::string before = slurp(report);
+    expect_error(run({in_, path("out.gguf"), "Q8_0", "--report", report}), 2, ": would replace '");
+    EXPECT_EQ(slurp(report), before);
+  }
   EXPECT_EQ(n_files(), 2);
   EXPECT_EQ(std::distance(fs::directory_iterator(in_), {}), 5);
   // A GGUF in the folder is an earlier output, and the default place of the next.
