@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ namespace infer::test {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -30,18 +32,16 @@ class QuantizeFault : public TempFolder {
     return run_program(QUANTIZE_PROGRAM, args, before, after);
   }
   /// One f16 matrix of zeros of so many MiB that take no room on the disk.
-  std::string sparse_input(int64_t mib) const {
-    constexpr int64_t kRow = 4096;
-    const int64_t n_row = mib * (1 << 20) / (kRow * 2);
+  std::string sparse_input(int64_t mib, int64_t row = 4096) const {
+    const int64_t n_row = mib * (1 << 20) / (row * 2);
     GgufBuilder b;
     b.set_string("general.architecture", "llama").set<uint32_t>("llama.block_count", 1);
-    b.tensors.push_back(
-        {"blk.0.ffn_up.weight", quant_type(DType::kF16).gguf_id, {kRow, n_row}, {}});
+    b.tensors.push_back({"blk.0.ffn_up.weight", quant_type(DType::kF16).gguf_id, {row, n_row}, {}});
     const Bytes bytes = b.bytes();
     std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     text.resize((text.size() + 31) / 32 * 32);
     const std::string in = write("in.gguf", text);
-    fs::resize_file(in, text.size() + static_cast<uintmax_t>(mib) * (1 << 20));
+    fs::resize_file(in, text.size() + static_cast<uintmax_t>(row * 2 * n_row));
     return in;
   }
   pid_t start(const std::vector<std::string>& args) const {
@@ -168,6 +168,33 @@ TEST_F(QuantizeFault, ATerminalShowsABarThatGoesAway) {
       << terminal.screen();
   EXPECT_TRUE(terminal.wait_for("out.gguf: Q6_K, 64.00 -> 26.25 MiB")) << terminal.screen();
   EXPECT_EQ(terminal.wait_exit(), 0);
+}
+
+TEST_F(QuantizeFault, TheBarIsGoneBeforeWarningsAndErrors) {
+  const std::string in = sparse_input(64, /*row=*/96);
+  const std::vector<std::string> args{in, path("out.gguf"), "Q4_K"};
+  {
+    Terminal terminal(QUANTIZE_PROGRAM, args);
+    EXPECT_TRUE(terminal.wait_for(" MB/s  ")) << terminal.screen();
+    EXPECT_EQ(terminal.wait_exit(), 0);
+    const std::vector<std::string> lines = visible_lines(terminal.raw());
+    ASSERT_EQ(lines.size(), 2u) << terminal.raw();
+    EXPECT_THAT(lines[0], StartsWith("quantize: warning: 1 of 1 tensors"));
+    EXPECT_THAT(lines[0], EndsWith("q5_0 instead of q4_k"));
+    EXPECT_THAT(lines[1], StartsWith(path("out.gguf") + ": Q4_K_M, "));
+  }
+  {
+    std::fstream file(in, std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(-2, std::ios::end);
+    file.write("\x00\x7e", 2);  // not a number
+  }
+  Terminal terminal(QUANTIZE_PROGRAM, args);
+  EXPECT_TRUE(terminal.wait_for(" MB/s  ")) << terminal.screen();
+  EXPECT_EQ(terminal.wait_exit(), 1);
+  const std::vector<std::string> lines = visible_lines(terminal.raw());
+  ASSERT_EQ(lines.size(), 1u) << terminal.raw();
+  EXPECT_THAT(lines[0], StartsWith("quantize: error: " + in + ": tensor 'blk.0.ffn_up.weight'"));
+  EXPECT_THAT(lines[0], EndsWith("column 95 is nan"));
 }
 
 TEST_F(QuantizeFault, MemoryDoesNotGrowWithTheTensor) {
