@@ -125,7 +125,7 @@ TEST_F(QuantizeFault, FileSizeLimit) {
 TEST_F(QuantizeFault, KilledHalfWay) {
   const std::string in = sparse_input(512);
   const std::string out = write("out.gguf", "old");
-  const pid_t pid = start({in, out, "Q6_K", "--report", path("r.json")});
+  const pid_t pid = start({in, out, "Q6_K", "-t", "1", "--report", path("r.json")});
   int status = 0;
   ASSERT_TRUE(wait_until_written(pid, kHalfWay, &status)) << status;
   kill(pid, SIGKILL);
@@ -147,7 +147,7 @@ TEST_F(QuantizeFault, InterruptedHalfWay) {
   const std::string in = sparse_input(1024);
   const std::string out = write("out.gguf", "old");
   for (const int signal : {SIGINT, SIGTERM}) {
-    const pid_t pid = start({in, out, "Q6_K", "-t", "2", "--report", path("r.json")});
+    const pid_t pid = start({in, out, "Q6_K", "-t", "1", "--report", path("r.json")});
     int status = 0;
     ASSERT_TRUE(wait_until_written(pid, kHalfWay, &status)) << status;
     kill(pid, signal);

@@ -189,7 +189,7 @@ TEST_F(QuantizeFolder, StoppedHalfWay) {
   make_large();
   const std::string out = write("out.gguf", "old");
   for (const int signal : {SIGKILL, SIGINT}) {
-    const pid_t pid = start_program(QUANTIZE_PROGRAM, {in_, out, "Q6_K", "-t", "2"});
+    const pid_t pid = start_program(QUANTIZE_PROGRAM, {in_, out, "Q6_K", "-t", "1"});
     int status = 0;
     ASSERT_TRUE(wait_until_written(pid, kHalfWay, &status)) << status;
     kill(pid, signal);
