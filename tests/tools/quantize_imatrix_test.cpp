@@ -6,6 +6,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "gguf/reader.h"
+#include "gguf/split.h"
 #include "quantize/imatrix.h"
 #include "tests/support/model_fixture.h"
 #include "tests/support/running_program.h"
@@ -160,12 +162,18 @@ TEST_F(QuantizeImatrix, ErrorsAreOneLine) {
   expect_error(run({"-m", path("none"), "-f", path("text.txt"), "-o", out}), 1, "none");
   expect_error(collect({"-o", path("no/out")}), 1, "no/out");
   expect_error(collect({"-o", path("tiny.gguf")}), 2, "is the input");
+  expect_error(collect({"-o", path("text.txt")}), 2, "is the input");
+  const auto n_shards = must(gguf::write_split(*must(gguf::Reader::open(path("tiny.gguf"))),
+                                               path("s"), {.max_tensors = 8}));
+  expect_error(run({"-m", gguf::split_path(path("s"), 0, n_shards), "-f", path("text.txt"), "-o",
+                    gguf::split_path(path("s"), 1, n_shards)}),
+               2, "is the input '" + gguf::split_path(path("s"), 1, n_shards));
   expect_error(collect({"-o", out, "--chunks", "-2"}), 2, "--chunks");
   expect_error(collect({"-o", out, "--in-file", path("tiny.gguf")}), 1, "tiny.gguf");
   expect_error(collect({"-o", out, "--in-file", path("text.txt")}), 1, "is no importance matrix");
   expect_error(run({"-m", path("tiny.gguf"), "-f", write("short", "the"), "-o", out}), 2,
                "short: a text of");
-  EXPECT_EQ(n_files(), n + 1);
+  EXPECT_EQ(n_files(), n + 1 + n_shards);
 }
 
 }  // namespace

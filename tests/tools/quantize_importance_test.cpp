@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <random>
@@ -199,6 +200,19 @@ TEST_F(QuantizeImportance, OfAnotherModelIsRefused) {
   expect_refused(run("Q4_0", {"--imatrix", path("none")}), 1, path("none"));
   expect_refused(run("Q4_0", {"--imatrix", write("text", "no matrix at all")}), 1,
                  "text: is no importance matrix");
+}
+
+TEST_F(QuantizeImportance, IsNoOutput) {
+  const std::string importance = write_gguf("i.gguf");
+  const std::string before = slurp(importance);
+  std::filesystem::create_hard_link(importance, path("hard.gguf"));
+  for (const std::string& out : {importance, path("hard.gguf")}) {
+    out_ = out;
+    const Outcome r = run("Q4_0", {"--imatrix", importance});
+    EXPECT_EQ(r.exit_code, 2);
+    EXPECT_EQ(r.err, "quantize: error: " + out + ": is the importance matrix\n");
+    EXPECT_EQ(slurp(importance), before);
+  }
 }
 
 TEST_F(QuantizeImportance, WhatItLacksIsSaid) {

@@ -19,6 +19,7 @@
 
 #include "core/base/error.h"
 #include "core/eval/imatrix_collect.h"
+#include "gguf/reader.h"
 #include "gguf/writer.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/model_options.h"
@@ -53,7 +54,11 @@ Result<std::string> read_text(const std::string& path) {
 
 /// Hours of work shall not end at a folder that cannot be written, nor over the model.
 Result<void> check_out(const ImatrixArgs& args) {
-  for (const std::string& in : {args.model.model, args.text}) {
+  std::vector<std::string> inputs{args.model.model, args.text};
+  if (const auto model = gguf::Reader::open(args.model.model); model.ok()) {
+    for (int i = 0; i < (*model)->n_shards(); ++i) inputs.push_back((*model)->shard_path(i));
+  }
+  for (const std::string& in : inputs) {
     std::error_code ignored;
     if (!in.empty() && std::filesystem::equivalent(in, args.out, ignored))
       return make_error(ErrorCode::kInvalidArgument, "-o {}: is the input '{}'", args.out, in);
