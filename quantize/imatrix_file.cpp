@@ -1,5 +1,6 @@
 #include "quantize/imatrix_file.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -125,10 +126,10 @@ class LegacyParser {
         static_cast<size_t>(*n_value) > cursor_.remaining() / sizeof(float))
       return corrupt(out_.path, "tensor '{}': {} values, the file has {} bytes left", shown,
                      n_value.value_or(0), cursor_.remaining());
-    if (*n_call < 1) return corrupt(out_.path, "tensor '{}': {} calls", shown, *n_call);
+    if (*n_call < 0) return corrupt(out_.path, "tensor '{}': {} calls", shown, *n_call);
     ImatrixEntry entry;
     entry.n_k = *n_value;
-    entry.n_tok = {*n_call};
+    entry.n_tok = {std::max(*n_call, 1)};  // no call: llama.cpp takes the values for the means
     entry.sum_sq = floats_at(cursor_.here(), static_cast<size_t>(*n_value));
     cursor_.skip(static_cast<size_t>(*n_value) * sizeof(float));
     return add_entry(&out_, *tensor, entry);

@@ -26,9 +26,9 @@ inline constexpr std::string_view kCountsSuffix = ".counts";
 Result<Imatrix> read_gguf_imatrix(const gguf::Reader& file);
 
 /// Legacy .dat, little endian, no padding: i32 entries; for each i32 length of the name, the name,
-/// i32 calls, i32 values, f32 values (means times calls; experts one after the other, without a
-/// count of their own). Then, but for the oldest files, i32 calls of the last save, and i32 length
-/// and name of the data set. Errors: kCorrupt.
+/// i32 calls, i32 values, f32 values (means times calls, with 0 calls means; experts one after the
+/// other, without a count of their own). Then, but for the oldest files, i32 calls of the last
+/// save, and i32 length and name of the data set. Errors: kCorrupt.
 Result<Imatrix> parse_legacy_imatrix(std::span<const std::byte> bytes, const std::string& name);
 
 }  // namespace infer::quantize

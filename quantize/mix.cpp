@@ -204,11 +204,9 @@ Mix::Mix(const RecipeOptions& options, const ModelFacts& facts)
       has_imatrix_(options.has_imatrix),
       facts_(facts) {}
 
-Mix::Pick Mix::output(const gguf::TensorInfo& t, DType type) const {
+Mix::Pick Mix::output(DType type) const {
   if (output_type_) return {*output_type_, "--output-tensor-type"};
   if (facts_.arch == "falcon") return {DType::kQ8_0, "the output matrix of falcon"};
-  if (t.view.ne[0] % quant_type(type).block_len != 0)
-    return {DType::kQ8_0, "the output matrix, odd row length"};
   if (type == DType::kQ8_0) return {type, ""};
   return {DType::kQ6_K,
           facts_.tied ? "embeddings that are the output matrix too" : "the output matrix"};
@@ -291,7 +289,7 @@ void Mix::refine(const gguf::TensorInfo& t, Choice* choice) {
   if (glm5 && !floats)
     p = {DType::kQ8_0, "sensitive in glm5-next"};
   else if (part == Part::kOutput || (facts_.tied && part == Part::kEmbedding))
-    p = output(t, p.type);
+    p = output(p.type);
   else if (counts_as_attn_v(part))
     p = attn_v(p.type);
   else if (part == Part::kAttnK && facts_.n_expert == 8)

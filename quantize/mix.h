@@ -48,7 +48,7 @@ class Mix {
     DType type;
     std::string_view why;
   };
-  Pick output(const gguf::TensorInfo& t, DType type) const;
+  Pick output(DType type) const;
   Pick attn_v(DType type);
   Pick ffn_down(const gguf::TensorInfo& t, DType type);
   Pick attn_output(DType type) const;

@@ -331,6 +331,9 @@ Result<void> check_types(const Source& source, const Plan& plan, const Codec& co
 Result<void> check_imatrix(const Plan& plan, const RunOptions& options, Report* report) {
   const Imatrix* m = options.imatrix;
   if (m == nullptr) return {};
+  const std::string& file = options.output.keys.imatrix_file;
+  const Target& target = *options.output.keys.target;
+  int64_t n_asked = 0;
   for (const PlanEntry& e : plan.entries) {
     if (!e.converts() || quant_type(e.to.type).block_len == 1) continue;
     const int64_t rows_a_mat = e.shape.size() < 2 ? 1 : e.shape[1];
@@ -338,6 +341,12 @@ Result<void> check_imatrix(const Plan& plan, const RunOptions& options, Report* 
     // Embeddings meet no activations, and the output matrix is left out by most collectors.
     // What does not fit there is not used.
     if (e.name == kOutputTensor || is_token_embedding(e.name)) continue;
+    ++n_asked;
+    if (!m->contains(e.name) && needs_imatrix(target, e.to.type, e.name)) {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "{}: knows nothing of tensor '{}', which cannot be {} in {} without", file,
+                        gguf::printable(e.name), name_of(e.to.type), target.name);
+    }
     for (int64_t mat = 0; mat < n_mat; ++mat) {
       const std::span<const float> means = m->means(e.name, mat);
       if (means.empty() && mat == 0 && !m->contains(e.name)) {
@@ -355,6 +364,10 @@ Result<void> check_imatrix(const Plan& plan, const RunOptions& options, Report* 
                           options.output.keys.imatrix_file, gguf::printable(e.name));
       }
     }
+  }
+  if (n_asked > 0 && report->n_without_importance == n_asked) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "{}: is of another model: it knows none of the {} tensors", file, n_asked);
   }
   return {};
 }

@@ -13,9 +13,16 @@
 
 namespace infer::test {
 
+/// What can be written, as users spell it, but for COPY and Q2_K_S, which asks for an importance
+/// matrix.
+inline constexpr const char* kWrittenTypes[] = {
+    "F32",    "F16",    "BF16",   "Q8_0",   "Q4_0",   "Q4_1",   "Q5_0",   "Q5_1", "Q2_K",
+    "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_NL"};
+
 /// A small model of two layers in a float type: the bytes of a GGUF. Its token embeddings have rows
-/// of 64, which no K-quant can hold; its last tensor ends where the file does.
-inline std::string quantize_input(DType type) {
+/// of 64, which no K-quant can hold; its last tensor ends where the file does. `n_ff_up` > 0: a
+/// matrix more, of so many rows of 256.
+inline std::string quantize_input(DType type, int64_t n_ff_up = 0) {
   GgufBuilder b;
   b.set_string("general.architecture", "llama").set_string("general.name", "old");
   b.set<uint32_t>("general.file_type", 1).set<uint32_t>("llama.block_count", 2);
@@ -39,6 +46,7 @@ inline std::string quantize_input(DType type) {
       add(layer + name + ".weight", {256, 32});
     add(layer + "ffn_down.weight", {512, 16});
   }
+  if (n_ff_up > 0) add("blk.1.ffn_up.weight", {256, n_ff_up});
   const Bytes bytes = b.bytes();
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }

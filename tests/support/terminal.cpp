@@ -131,4 +131,26 @@ int Terminal::wait_exit(std::chrono::seconds limit) {
   return -1;
 }
 
+std::vector<std::string> visible_lines(const std::string& raw) {
+  std::vector<std::string> lines(1);
+  size_t column = 0;
+  for (size_t i = 0; i < raw.size(); ++i) {
+    std::string& line = lines.back();
+    if (raw[i] == '\033') {
+      i = escape_end(raw, i) - 1;
+    } else if (raw[i] == '\n') {
+      lines.emplace_back();
+      column = 0;
+    } else if (raw[i] == '\r') {
+      column = 0;
+    } else {
+      line.resize(std::max(line.size(), column + 1), ' ');
+      line[column++] = raw[i];
+    }
+  }
+  for (std::string& line : lines) line.resize(line.find_last_not_of(' ') + 1);
+  std::erase(lines, "");
+  return lines;
+}
+
 }  // namespace infer::test

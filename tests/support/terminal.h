@@ -45,4 +45,9 @@ class Terminal {
   size_t seen_ = 0;  ///< of screen()
 };
 
+/// What a reader sees of what a program sent: a carriage return goes back to the begin of the line,
+/// and what comes then covers what was there. Without spaces at the ends of lines, empty lines and
+/// escape sequences.
+std::vector<std::string> visible_lines(const std::string& raw);
+
 }  // namespace infer::test

@@ -1,15 +1,10 @@
-#include <fcntl.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-#include <chrono>
 #include <csignal>
-#include <cstdlib>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -17,6 +12,7 @@
 
 #include "gguf/reader.h"
 #include "tests/support/quantize_input.h"
+#include "tests/support/running_program.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/terminal.h"
 
@@ -25,6 +21,7 @@ namespace infer::test {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -35,34 +32,22 @@ class QuantizeFault : public TempFolder {
     return run_program(QUANTIZE_PROGRAM, args, before, after);
   }
   /// One f16 matrix of zeros of so many MiB that take no room on the disk.
-  std::string sparse_input(int64_t mib) const {
-    constexpr int64_t kRow = 4096;
-    const int64_t n_row = mib * (1 << 20) / (kRow * 2);
+  std::string sparse_input(int64_t mib, int64_t row = 4096) const {
+    const int64_t n_row = mib * (1 << 20) / (row * 2);
     GgufBuilder b;
     b.set_string("general.architecture", "llama").set<uint32_t>("llama.block_count", 1);
-    b.tensors.push_back(
-        {"blk.0.ffn_up.weight", quant_type(DType::kF16).gguf_id, {kRow, n_row}, {}});
+    b.tensors.push_back({"blk.0.ffn_up.weight", quant_type(DType::kF16).gguf_id, {row, n_row}, {}});
     const Bytes bytes = b.bytes();
     std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     text.resize((text.size() + 31) / 32 * 32);
     const std::string in = write("in.gguf", text);
-    fs::resize_file(in, text.size() + static_cast<uintmax_t>(mib) * (1 << 20));
+    fs::resize_file(in, text.size() + static_cast<uintmax_t>(row * 2 * n_row));
     return in;
   }
   pid_t start(const std::vector<std::string>& args) const {
-    const pid_t pid = fork();
-    if (pid != 0) return pid;
-    std::vector<std::string> all = args;
-    all.insert(all.begin(), QUANTIZE_PROGRAM);
-    std::vector<char*> argv;
-    for (std::string& a : all) argv.push_back(a.data());
-    argv.push_back(nullptr);
-    const int null = open("/dev/null", O_WRONLY);
-    dup2(null, STDOUT_FILENO);
-    dup2(null, STDERR_FILENO);
-    execv(QUANTIZE_PROGRAM, argv.data());
-    _exit(127);
+    return start_program(QUANTIZE_PROGRAM, args);
   }
+  /// Where the output has no name until it is whole, there are none.
   std::vector<std::string> temporaries() const {
     std::vector<std::string> found;
     for (const auto& entry : fs::directory_iterator(folder_)) {
@@ -70,15 +55,10 @@ class QuantizeFault : public TempFolder {
     }
     return found;
   }
-  /// Waits until the output is being written, or the program has ended.
-  bool wait_for_work(pid_t pid, int* status) const {
-    for (;;) {
-      if (!temporaries().empty()) return true;
-      if (waitpid(pid, status, WNOHANG) == pid) return false;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-  }
 };
+
+/// The header is written, and some of the tensor.
+constexpr int64_t kHalfWay = int64_t{16} << 20;
 
 TEST_F(QuantizeFault, InputCutOffAnywhere) {
   const std::string whole = quantize_input(DType::kF16);
@@ -111,32 +91,23 @@ TEST_F(QuantizeFault, InputIsNotItsOwnOutput) {
   EXPECT_EQ(n_files(), 3);
 }
 
-/// A shell that has a small file system at `folder` to itself and then runs the program; prints the
-/// folder's files at the end.
-std::string on_small_disk(const std::string& folder, const std::string& prepare) {
-  return "unshare -rm sh -c 'mount -t tmpfs -o size=100k none " + folder + " && echo old > " +
-         folder + "/out.gguf && " + prepare + " \"$0\" \"$@\"; code=$?; ls " + folder + "; cat " +
-         folder + "/out.gguf; exit $code'";
-}
-
 TEST_F(QuantizeFault, FullDiskAndReadOnlyFolder) {
   const std::string disk = path("disk");
   fs::create_directory(disk);
-  const std::string probe = "unshare -rm mount -t tmpfs none " + disk + " 2>/dev/null";
-  if (std::system(probe.c_str()) != 0) GTEST_SKIP() << "mount of a tmpfs is not allowed here";
+  if (!can_mount(disk)) GTEST_SKIP() << "mount of a tmpfs is not allowed here";
   const std::string in = write("in.gguf", quantize_input(DType::kF16));
-  Outcome r = run({in, disk + "/out.gguf", "F32"}, on_small_disk(disk, "true &&"));
+  Outcome r = run({in, disk + "/out.gguf", "F32"}, on_small_disk(disk, "100k", "true &&"));
   EXPECT_EQ(r.exit_code, 1);
   EXPECT_THAT(r.err, HasSubstr("out.gguf: the disk is too full: "));
   EXPECT_THAT(r.err, HasSubstr(" bytes are needed, "));
   EXPECT_EQ(r.out, "out.gguf\nold\n");
   r = run({in, disk + "/out.gguf", "Q4_0"},
-          on_small_disk(disk, "mount -o remount,ro " + disk + " &&"));
+          on_small_disk(disk, "100k", "mount -o remount,ro " + disk + " &&"));
   EXPECT_EQ(r.exit_code, 1);
   EXPECT_EQ(r.err,
             "quantize: error: " + disk + "/out.gguf: cannot create: Read-only file system\n");
   EXPECT_EQ(r.out, "out.gguf\nold\n");
-  r = run({in, disk + "/out.gguf", "Q4_0"}, on_small_disk(disk, "true &&"));
+  r = run({in, disk + "/out.gguf", "Q4_0"}, on_small_disk(disk, "100k", "true &&"));
   EXPECT_EQ(r.exit_code, 0) << r.err;
 }
 
@@ -154,18 +125,18 @@ TEST_F(QuantizeFault, FileSizeLimit) {
 TEST_F(QuantizeFault, KilledHalfWay) {
   const std::string in = sparse_input(512);
   const std::string out = write("out.gguf", "old");
-  const pid_t pid = start({in, out, "Q6_K", "--report", path("r.json")});
+  const pid_t pid = start({in, out, "Q6_K", "-t", "1", "--report", path("r.json")});
   int status = 0;
-  ASSERT_TRUE(wait_for_work(pid, &status));
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  ASSERT_TRUE(wait_until_written(pid, kHalfWay, &status)) << status;
   kill(pid, SIGKILL);
   ASSERT_EQ(waitpid(pid, &status, 0), pid);
   ASSERT_TRUE(WIFSIGNALED(status));
   EXPECT_EQ(slurp(out), "old");
-  ASSERT_EQ(temporaries().size(), 1u);
+  const std::vector<std::string> left = temporaries();
+  EXPECT_LE(left.size(), 1u);
   fs::resize_file(in, 100);  // a run that fails before it writes
   EXPECT_EQ(run({in, out, "Q8_0"}).exit_code, 1);
-  EXPECT_EQ(temporaries().size(), 1u);
+  EXPECT_EQ(temporaries(), left);
   write("in.gguf", quantize_input(DType::kF16));
   EXPECT_EQ(run({in, out, "Q8_0"}).exit_code, 0);
   EXPECT_TRUE(temporaries().empty());
@@ -176,9 +147,9 @@ TEST_F(QuantizeFault, InterruptedHalfWay) {
   const std::string in = sparse_input(1024);
   const std::string out = write("out.gguf", "old");
   for (const int signal : {SIGINT, SIGTERM}) {
-    const pid_t pid = start({in, out, "Q6_K", "-t", "2", "--report", path("r.json")});
+    const pid_t pid = start({in, out, "Q6_K", "-t", "1", "--report", path("r.json")});
     int status = 0;
-    ASSERT_TRUE(wait_for_work(pid, &status));
+    ASSERT_TRUE(wait_until_written(pid, kHalfWay, &status)) << status;
     kill(pid, signal);
     ASSERT_EQ(waitpid(pid, &status, 0), pid);
     ASSERT_TRUE(WIFEXITED(status)) << status;
@@ -199,40 +170,44 @@ TEST_F(QuantizeFault, ATerminalShowsABarThatGoesAway) {
   EXPECT_EQ(terminal.wait_exit(), 0);
 }
 
-/// A number of /proc/<pid>/status in KiB.
-std::optional<int64_t> status_kib(pid_t pid, std::string_view field) {
-  std::ifstream in("/proc/" + std::to_string(pid) + "/status");
-  for (std::string line; std::getline(in, line);) {
-    if (line.starts_with(field)) return std::atoll(line.c_str() + field.size() + 1);
+TEST_F(QuantizeFault, TheBarIsGoneBeforeWarningsAndErrors) {
+  const std::string in = sparse_input(64, /*row=*/96);
+  const std::vector<std::string> args{in, path("out.gguf"), "Q4_K"};
+  {
+    Terminal terminal(QUANTIZE_PROGRAM, args);
+    EXPECT_TRUE(terminal.wait_for(" MB/s  ")) << terminal.screen();
+    EXPECT_EQ(terminal.wait_exit(), 0);
+    const std::vector<std::string> lines = visible_lines(terminal.raw());
+    ASSERT_EQ(lines.size(), 2u) << terminal.raw();
+    EXPECT_THAT(lines[0], StartsWith("quantize: warning: 1 of 1 tensors"));
+    EXPECT_THAT(lines[0], EndsWith("q5_0 instead of q4_k"));
+    EXPECT_THAT(lines[1], StartsWith(path("out.gguf") + ": Q4_K_M, "));
   }
-  return std::nullopt;
+  {
+    std::fstream file(in, std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(-2, std::ios::end);
+    file.write("\x00\x7e", 2);  // not a number
+  }
+  Terminal terminal(QUANTIZE_PROGRAM, args);
+  EXPECT_TRUE(terminal.wait_for(" MB/s  ")) << terminal.screen();
+  EXPECT_EQ(terminal.wait_exit(), 1);
+  const std::vector<std::string> lines = visible_lines(terminal.raw());
+  ASSERT_EQ(lines.size(), 1u) << terminal.raw();
+  EXPECT_THAT(lines[0], StartsWith("quantize: error: " + in + ": tensor 'blk.0.ffn_up.weight'"));
+  EXPECT_THAT(lines[0], EndsWith("column 95 is nan"));
 }
 
 TEST_F(QuantizeFault, MemoryDoesNotGrowWithTheTensor) {
   const std::string in = sparse_input(2048);
   if (fs::space(folder_).available < (uintmax_t{2} << 30)) GTEST_SKIP() << "no room for the output";
   const pid_t pid = start({in, path("out.gguf"), "Q4_0", "-t", "2"});
-  int64_t anon = 0;
-  int64_t file = 0;
-  int status = 0;
-  while (waitpid(pid, &status, WNOHANG) == 0) {
-    anon = std::max(anon, status_kib(pid, "RssAnon:").value_or(0));
-    file = std::max(file, status_kib(pid, "RssFile:").value_or(0));
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
-  EXPECT_GT(anon, 0);
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  constexpr int64_t kLimit = 256 * 1024;  // the sanitizer's own
-#else
-  constexpr int64_t kLimit = 64 * 1024;
-#endif
-  EXPECT_LT(anon, kLimit);
-  EXPECT_LT(file, kLimit);  // programs, libraries and a few panels: pages are dropped behind
-  RecordProperty("RssAnon_KiB", std::to_string(anon));
-  RecordProperty("RssFile_KiB", std::to_string(file));
-  std::printf("RssAnon %lld KiB, RssFile %lld KiB\n", static_cast<long long>(anon),
-              static_cast<long long>(file));
+  const PeakMemory peak = watch_memory(pid);
+  ASSERT_TRUE(WIFEXITED(peak.status) && WEXITSTATUS(peak.status) == 0) << peak.status;
+  EXPECT_GT(peak.anon_kib, 0);
+  EXPECT_LT(peak.anon_kib, kMemoryKib);
+  EXPECT_LT(peak.file_kib, kMemoryKib);  // program, libraries, few panels: pages are dropped behind
+  std::printf("RssAnon %lld KiB, RssFile %lld KiB\n", static_cast<long long>(peak.anon_kib),
+              static_cast<long long>(peak.file_kib));
   const auto out = gguf::Reader::open(path("out.gguf"));
   ASSERT_TRUE(out.ok());
   EXPECT_EQ((*out)->tensors().front().view.n_bytes, (int64_t{2} << 30) / 2 / 32 * 18);

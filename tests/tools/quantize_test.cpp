@@ -10,6 +10,7 @@
 
 #include "gguf/reader.h"
 #include "gguf/split.h"
+#include "quantize/imatrix.h"
 #include "tests/support/quantize_input.h"
 #include "tests/support/temp_folder.h"
 
@@ -30,6 +31,14 @@ class Quantize : public TempFolder {
   }
   std::string input(DType type = DType::kF16) const {
     return write("in.gguf", quantize_input(type));
+  }
+  /// A model of nothing but token embeddings, which are the output matrix too.
+  std::string tied_input() const {
+    GgufBuilder b;
+    b.set_string("general.architecture", "llama").set<uint32_t>("llama.block_count", 1);
+    b.add_tensor("token_embd.weight", DType::kF32, {96, 4});
+    const Bytes bytes = b.bytes();
+    return write("tied.gguf", {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   }
   static void expect_error(const Outcome& r, int exit_code, std::string_view word) {
     EXPECT_EQ(r.exit_code, exit_code) << r.err;
@@ -122,6 +131,11 @@ TEST_F(Quantize, PlanWritesNothingAndStrictFails) {
   EXPECT_THAT(plan.out, HasSubstr("bits per weight"));
   EXPECT_EQ(run({in, "Q4_K_M", "--dry-run"}).out, plan.out);
   expect_error(run({in, path("out.gguf"), "Q4_K_M", "--strict"}), 1, "--strict: 1 of");
+  // The output matrix is asked for Q6_K by every mix; here nothing has long enough rows for it.
+  expect_error(run({tied_input(), path("out.gguf"), "Q4_0", "--strict"}), 1,
+               "--strict: 1 of 1 tensors cannot have their type; the first, 'token_embd.weight': "
+               "row of 96 is no multiple of 256, q8_0 instead of q6_k");
+  fs::remove(path("tied.gguf"));
   EXPECT_EQ(n_files(), 1);
   EXPECT_EQ(run({in, path("out.gguf"), "Q8_0", "--strict"}).exit_code, 0);
   const Outcome note = run({in, path("out.gguf"), "Q4_K_M"});
@@ -215,18 +229,52 @@ TEST_F(Quantize, ReportVerboseAndThreads) {
   expect_error(run({in, path("out.gguf"), "Q8_0", "--report", path("none/r.json")}), 1,
                "none/r.json: cannot write the report");
   const std::string before = slurp(in);
-  expect_error(run({in, path("out.gguf"), "Q8_0", "--report", in}), 2, "is a model");
-  expect_error(run({in, path("new.gguf"), "Q8_0", "--report", path("new.gguf")}), 2, "is a model");
+  expect_error(run({in, path("out.gguf"), "Q8_0", "--report", in}), 2, "would replace '" + in);
+  expect_error(run({in, path("new.gguf"), "Q8_0", "--report", path("new.gguf")}), 2,
+               "new.gguf: would replace");
   EXPECT_EQ(slurp(in), before);
   EXPECT_EQ(slurp(path("out.gguf")), one);
+}
+
+TEST_F(Quantize, ReportReplacesNoFileOfTheWork) {
+  const auto n = gguf::write_split(*open(input()), path("s"), {.max_tensors = 4});
+  ASSERT_TRUE(n.ok() && *n > 2);
+  const auto shard = [&](const std::string& name, int64_t i) {
+    return gguf::split_path(path(name), i, *n);
+  };
+  quantize::Imatrix importance;
+  importance.chunk_tok = 1;
+  ASSERT_TRUE(
+      importance
+          .add("blk.0.attn_q.weight",
+               {.n_k = 256, .sum_sq = std::vector<float>(256, 1.0f), .n_tok = {1}, .mean_sq = {}})
+          .ok());
+  ASSERT_TRUE(importance.write(path("i.gguf")).ok());
+  fs::create_symlink(shard("s", 1), path("link"));
+  fs::create_hard_link(path("i.gguf"), path("hard"));
+  const auto before = std::pair(slurp(shard("s", 1)), slurp(path("i.gguf")));
+  const int64_t files = n_files();
+  const auto refuse = [&](const std::string& report) {
+    expect_error(run({shard("s", 0), path("o.gguf"), "Q4_0", "--keep-split", "--imatrix",
+                      path("i.gguf"), "--report", report}),
+                 2, "--report " + report + ": would replace '");
+  };
+  for (int64_t i = 0; i < *n; ++i) refuse(shard("s", i));
+  for (const char* name : {"i.gguf", "link", "hard", "o.gguf"}) refuse(path(name));
+  refuse((folder_ / "." / "i.gguf").string());
+  for (int64_t i = 0; i < *n; ++i) refuse(shard("o", i));  // of the output, not there yet
+  EXPECT_EQ(std::pair(slurp(shard("s", 1)), slurp(path("i.gguf"))), before);
+  EXPECT_EQ(n_files(), files);
+  EXPECT_EQ(run({shard("s", 0), path("o.gguf"), "Q4_0", "--imatrix", path("i.gguf"), "--report",
+                 path("r.json")})
+                .exit_code,
+            0);
 }
 
 TEST_F(Quantize, EveryTypeFromEveryFloatTypeCanBeReadBack) {
   for (const DType from : {DType::kF32, DType::kF16, DType::kBF16}) {
     const std::string in = input(from);
-    for (const char* type :
-         {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M",
-          "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_NL"}) {
+    for (const char* type : kWrittenTypes) {
       const Outcome r = run({in, path("out.gguf"), type});
       ASSERT_EQ(r.exit_code, 0) << type << ": " << r.err;
       ASSERT_NE(open(path("out.gguf")), nullptr) << type;

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <fstream>
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -186,6 +188,25 @@ TEST(QuantizeRecipe, FallbackSaysWhy) {
   c = choose_types(*h.reader, o)->front();
   EXPECT_EQ(c.type, DType::kF16);
   EXPECT_EQ(c.reason, Reason::kFlag);
+}
+
+TEST(QuantizeRecipe, OutputMatrixThatFallsBackSaysWhy) {
+  // "output.weight", and token embeddings in its place.
+  for (const char* name : {"output.weight", "token_embd.weight"}) {
+    for (const auto& [target, n_k, type] :
+         {std::tuple("Q4_K_M", 576, DType::kQ8_0), std::tuple("Q4_0", 576, DType::kQ8_0),
+          std::tuple("Q6_K", 80, DType::kF16), std::tuple("Q4_K_M", 512, DType::kQ6_K)}) {
+      SCOPED_TRACE(fmt::format("{} {} {}", name, target, n_k));
+      const Header h = one_tensor(name, {n_k, 4});
+      RecipeOptions o;
+      o.target = find_target(target);
+      const Choice c = choose_types(*h.reader, o)->front();
+      EXPECT_EQ(c.type, type);
+      EXPECT_EQ(c.wanted, DType::kQ6_K);
+      EXPECT_EQ(c.reason, n_k % 256 == 0 ? Reason::kRule : Reason::kFallback);
+      EXPECT_THAT(c.why, HasSubstr(n_k % 256 == 0 ? "output matrix" : "is no multiple of 256"));
+    }
+  }
 }
 
 TEST(QuantizeRecipe, RulesHoldForFloatsToo) {

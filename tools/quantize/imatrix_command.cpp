@@ -6,16 +6,20 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <optional>
+#include <stop_token>
 #include <string>
 #include <utility>
 
 #include "core/base/error.h"
 #include "core/eval/imatrix_collect.h"
+#include "gguf/reader.h"
 #include "gguf/writer.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/model_options.h"
@@ -50,7 +54,11 @@ Result<std::string> read_text(const std::string& path) {
 
 /// Hours of work shall not end at a folder that cannot be written, nor over the model.
 Result<void> check_out(const ImatrixArgs& args) {
-  for (const std::string& in : {args.model.model, args.text}) {
+  std::vector<std::string> inputs{args.model.model, args.text};
+  if (const auto model = gguf::Reader::open(args.model.model); model.ok()) {
+    for (int i = 0; i < (*model)->n_shards(); ++i) inputs.push_back((*model)->shard_path(i));
+  }
+  for (const std::string& in : inputs) {
     std::error_code ignored;
     if (!in.empty() && std::filesystem::equivalent(in, args.out, ignored))
       return make_error(ErrorCode::kInvalidArgument, "-o {}: is the input '{}'", args.out, in);
@@ -76,15 +84,45 @@ Result<quantize::Imatrix> read_in_files(const ImatrixArgs& args) {
   return all;
 }
 
-void show_progress(int64_t done, int64_t all, int64_t chunk_tok, Clock::time_point begin) {
-  const double s = std::chrono::duration<double>(Clock::now() - begin).count();
-  const auto left =
-      static_cast<int64_t>(s / static_cast<double>(done) * static_cast<double>(all - done));
-  fmt::print(stderr, "\rchunk {} of {}, {:.1f} tok/s, {}:{:02} left   {}", done, all,
-             static_cast<double>(done * chunk_tok) / s, left / 60, left % 60,
-             done == all ? "\n" : "");
-  std::fflush(stderr);
-}
+/// The line on a terminal that says how far it is; gone before anything else is printed.
+class ProgressLine {
+ public:
+  ~ProgressLine() { clear(); }
+  void show(int64_t done, int64_t all, int64_t chunk_tok) {
+    const double s = std::chrono::duration<double>(Clock::now() - begin_).count();
+    const auto left =
+        static_cast<int64_t>(s / static_cast<double>(done) * static_cast<double>(all - done));
+    const std::string text =
+        fmt::format("chunk {} of {}, {:.1f} tok/s, {}:{:02} left", done, all,
+                    static_cast<double>(done * chunk_tok) / s, left / 60, left % 60);
+    fmt::print(stderr, "\r{:<{}}", text, kWidth);
+    std::fflush(stderr);
+    shown_ = true;
+  }
+  void clear() {
+    if (std::exchange(shown_, false)) fmt::print(stderr, "\r{:{}}\r", "", kWidth);
+  }
+
+ private:
+  static constexpr int kWidth = 78;
+  const Clock::time_point begin_ = Clock::now();
+  bool shown_ = false;
+};
+
+/// Ctrl-C and SIGTERM end the program at once, but for times that want to end by themselves: `stop`
+/// is asked first then, and only a second signal is not waited for.
+class Interrupts {
+ public:
+  std::stop_token token() const { return stop_.get_token(); }
+  void wait_for_stop() { waits_ = true; }
+
+ private:
+  std::atomic<bool> waits_{false};
+  std::stop_source stop_;
+  InterruptWatcher watcher_{[this](int) {
+    if (!waits_.load() || !stop_.request_stop()) _exit(kExitInterrupted);
+  }};
+};
 
 /// Experts that no token met get no importance; the reader should know.
 void warn_of_unmet(const quantize::Imatrix& imatrix) {
@@ -108,13 +146,7 @@ class Collection {
   Collection(const ImatrixArgs& args, quantize::Imatrix base)
       : args_(args), base_(std::move(base)), tap_(eval::watched_tensors(args.process_output)) {}
 
-  Result<void> run() {
-    // Until the engine works, Ctrl-C may end the program at once.
-    std::atomic<bool> working = false;
-    std::stop_source stop;
-    const InterruptWatcher watcher([&](int) {
-      if (!working.load() || !stop.request_stop()) _exit(kExitInterrupted);
-    });
+  Result<void> run(Interrupts& interrupts) {
     INFER_ASSIGN(const std::string text, read_text(args_.text));
     ModelOptions options = args_.model;
     options.no_prefix_cache = true;
@@ -129,12 +161,12 @@ class Collection {
         .max_chunks = args_.max_chunks,
         .output = args_.process_output,
         .parse_special = args_.parse_special,
-        .stop = stop.get_token(),
+        .stop = interrupts.token(),
         .on_chunk = [this](int64_t done, int64_t all) { return after_chunk(done, all); }};
-    begin_ = Clock::now();
-    working = true;
+    interrupts.wait_for_stop();  // between two chunks, never inside of a file
+    progress_.emplace();
     auto n = eval::collect_imatrix(*loaded.engine, text, collect);
-    working = false;
+    progress_.reset();
     if (!n.ok() && n.error().code == ErrorCode::kInvalidArgument)
       return make_error(n.error().code, "-f {}: {}", args_.text, n.error().message);
     if (!n.ok()) return std::move(n).error();
@@ -143,7 +175,7 @@ class Collection {
 
  private:
   Result<void> after_chunk(int64_t done, int64_t all) {
-    if (isatty(STDERR_FILENO) != 0) show_progress(done, all, base_.chunk_tok, begin_);
+    if (isatty(STDERR_FILENO) != 0) progress_->show(done, all, base_.chunk_tok);
     const int64_t every = args_.output_frequency;
     if (every == 0 || done % every != 0 || done == all) return {};
     return save(done, /*is_last=*/false);
@@ -165,7 +197,7 @@ class Collection {
   const ImatrixArgs& args_;
   const quantize::Imatrix base_;
   runtime::ActivationTap tap_;
-  Clock::time_point begin_;
+  std::optional<ProgressLine> progress_;  // while chunks are read
 };
 
 Result<void> run_command(const ImatrixArgs& args) {
@@ -173,9 +205,12 @@ Result<void> run_command(const ImatrixArgs& args) {
     return make_error(ErrorCode::kInvalidArgument,
                       "imatrix: nothing to do: give a text with -f, or files to combine with "
                       "--in-file");
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit of file sizes is an error of a write, not the end
+  Interrupts interrupts;
   INFER_TRY(check_out(args));
   INFER_ASSIGN(quantize::Imatrix base, read_in_files(args));
-  if (!args.text.empty()) return Collection(args, std::move(base)).run();
+  if (!args.text.empty()) return Collection(args, std::move(base)).run(interrupts);
+  interrupts.wait_for_stop();
   INFER_TRY(base.write(args.out));
   fmt::print(stderr, "{}: {} tensors of {} files\n", args.out, base.entries.size(),
              args.in_files.size());
@@ -184,9 +219,8 @@ Result<void> run_command(const ImatrixArgs& args) {
 
 int exit_code_of(const Result<void>& done) {
   if (done.ok()) return kExitOk;
-  if (done.error().code != ErrorCode::kCancelled) return report_error(kProgram, done.error());
-  if (isatty(STDERR_FILENO) != 0) std::fputc('\n', stderr);
-  return kExitInterrupted;
+  if (done.error().code == ErrorCode::kCancelled) return kExitInterrupted;
+  return report_error(kProgram, done.error());
 }
 
 }  // namespace

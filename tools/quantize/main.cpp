@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -30,12 +31,36 @@ constexpr const char* kProgram = "quantize";
 
 void warn(std::string_view message) { fmt::print(stderr, "{}: warning: {}\n", kProgram, message); }
 
-/// Before the work: the report replaces no model, and can be written.
-Result<void> check_report(const std::string& path, const QuantizeJob& job) {
+/// One file by two names, also where there is none yet.
+bool same_file(const std::string& a, const std::string& b) {
+  namespace fs = std::filesystem;
   std::error_code ec;
-  for (const std::string& model : {job.in, job.out}) {
-    if (path == model || std::filesystem::equivalent(path, model, ec))
-      return make_error(ErrorCode::kInvalidArgument, "--report {}: is a model", path);
+  if (a == b || fs::equivalent(a, b, ec)) return true;
+  const fs::path whole = fs::weakly_canonical(a, ec);
+  return !whole.empty() && whole == fs::weakly_canonical(b, ec);
+}
+
+/// Every file that is read or written beside the report.
+std::vector<std::string> files_of(const QuantizeArgs& args, const QuantizeJob& job,
+                                  const gguf::Reader& model) {
+  std::vector<std::string> files = quantize::output_paths(model, job.out, args.keep_split);
+  files.push_back(job.out);
+  for (int i = 0; i < model.n_shards(); ++i) files.push_back(model.shard_path(i));
+  if (!args.imatrix.empty()) files.push_back(args.imatrix);
+  std::error_code ec;
+  for (const auto& entry : std::filesystem::directory_iterator(job.in, ec))  // of a folder
+    files.push_back(entry.path().string());
+  return files;
+}
+
+/// Before the work: the report replaces no file of the work, and can be written.
+Result<void> check_report(const QuantizeArgs& args, const QuantizeJob& job,
+                          const gguf::Reader& model) {
+  const std::string& path = args.report;
+  for (const std::string& other : files_of(args, job, model)) {
+    if (same_file(path, other))
+      return make_error(ErrorCode::kInvalidArgument, "--report {}: would replace '{}'", path,
+                        gguf::printable(other, 4096));
   }
   const std::string folder = std::filesystem::path(path).parent_path().string();
   if (access(folder.empty() ? "." : folder.c_str(), W_OK) == 0) return {};
@@ -82,7 +107,7 @@ Result<void> carry_out(const QuantizeArgs& args, const Work& w) {
   ProgressView view(w.plan, args.verbose);
   view.attach(&run);
   INFER_ASSIGN(const quantize::Report report, quantize::quantize(w.source, w.plan, w.codec, run));
-  const double seconds = view.seconds();
+  const double seconds = view.finish();
   if (w.plan.n_fallback > 0) warn(fallback_text(w.plan));
   if (report.n_without_importance > 0) {
     warn(fmt::format("{}: knows nothing of {} tensors (the first: '{}')", args.imatrix,
@@ -120,7 +145,7 @@ Result<void> run(const QuantizeArgs& args, const std::atomic<bool>& cancel) {
                        {args.strict, args.allow_requantize, job.recipe.has_imatrix}));
   if (args.plan) return {};
   if (imatrix) INFER_TRY(quantize::fit_imatrix(plan, &*imatrix));
-  if (!args.report.empty()) INFER_TRY(check_report(args.report, job));
+  if (!args.report.empty()) INFER_TRY(check_report(args, job, source->header()));
   const quantize::Imatrix* importance = job.recipe.has_imatrix ? &*imatrix : nullptr;
   return carry_out(args, {job, codec, *source, plan, importance, cancel});
 }

@@ -105,6 +105,10 @@ Result<QuantizeJob> read_job(const QuantizeArgs& args) {
                       "IN [OUT] TYPE [THREADS] is expected (see --help)");
   }
   INFER_TRY(read_places(args, &job));
+  std::error_code ec;
+  if (job.out == args.imatrix || fs::equivalent(job.out, args.imatrix, ec))
+    return make_error(ErrorCode::kInvalidArgument, "{}: is the importance matrix",
+                      gguf::printable(job.out, 4096));
   quantize::RecipeOptions& r = job.recipe;
   r.pure = args.pure;
   r.leave_output = args.leave_output;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -29,7 +30,13 @@ std::string clock_text(double seconds) {
 ProgressView::ProgressView(const quantize::Plan& plan, bool verbose)
     : plan_(plan), verbose_(verbose), bar_(isatty(STDERR_FILENO) != 0) {}
 
-ProgressView::~ProgressView() { clear(); }
+ProgressView::~ProgressView() { finish(); }
+
+double ProgressView::finish() {
+  const std::lock_guard lock(mutex_);
+  clear();
+  return seconds();
+}
 
 void ProgressView::attach(quantize::RunOptions* options) {
   if (bar_) options->progress = [this](const quantize::Progress& p) { draw(p); };
@@ -51,13 +58,14 @@ void ProgressView::draw(const quantize::Progress& p) {
   const std::string line =
       fmt::format("[{:<{}}] {:3.0f} %  {:.0f} MB/s  {} left", bar, kBarWidth, 100.0 * share,
                   static_cast<double>(p.done_bytes) / t / 1e6, clock_text(left));
+  const std::lock_guard lock(mutex_);
   fmt::print(stderr, "\r{:<{}}", line, kLineWidth);
   std::fflush(stderr);
   drawn_ = true;
 }
 
 void ProgressView::clear() {
-  if (drawn_.exchange(false)) fmt::print(stderr, "\r{:{}}\r", "", kLineWidth);
+  if (std::exchange(drawn_, false)) fmt::print(stderr, "\r{:{}}\r", "", kLineWidth);
 }
 
 void ProgressView::tensor_line(size_t index, const quantize::TensorReport& report) {
@@ -68,6 +76,7 @@ void ProgressView::tensor_line(size_t index, const quantize::TensorReport& repor
                   name_of(e.to.type), static_cast<double>(e.to_bytes) / (1 << 20));
   if (report.measured) line += fmt::format(", RMSE {:.3e}", report.rmse(e.n_elem));
   if (!e.to.why.empty()) line += fmt::format(" ({})", e.to.why);
+  const std::lock_guard lock(mutex_);
   clear();
   fmt::print(stderr, "{}\n", line);
 }

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <mutex>
 
 #include "quantize/quantize.h"
 
@@ -18,9 +19,12 @@ class ProgressView {
 
   /// Sets the callbacks that are wanted; the view must outlive the run.
   void attach(quantize::RunOptions* options);
-  double seconds() const;
+  /// The run is over, well or not: takes the bar away, so that what is printed next has a line of
+  /// its own, and gives the seconds that it took.
+  double finish();
 
  private:
+  double seconds() const;
   void draw(const quantize::Progress& p);
   void clear();
   void tensor_line(size_t index, const quantize::TensorReport& report);
@@ -28,7 +32,8 @@ class ProgressView {
   const quantize::Plan& plan_;
   bool verbose_;
   bool bar_;
-  std::atomic<bool> drawn_{false};
+  std::mutex mutex_;  // of the terminal's last line: bar and lines come from different threads
+  bool drawn_ = false;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
