@@ -50,6 +50,7 @@ struct EngineOptions {
   int64_t n_batch = 512;  ///< tokens a step may have
   int max_seqs = 8;       ///< sequences computed at the same time
   int64_t kv_mem_bytes = 0;    ///< limit of the cache pools; 0: max_seqs * n_ctx tokens
+  int64_t kv_tok = 0;          ///< tokens of all sequences that the pools hold; 0: max_seqs * n_ctx
   DType type_k = DType::kF16;  ///< f32, f16, q8_0 or q4_0 (these need head_dim % 32 == 0)
   DType type_v = DType::kF16;
   bool precise = false;  ///< f32 activations; for results as the reference's, f32 K and V as well
@@ -125,6 +126,10 @@ struct Request {
   std::vector<LogprobTarget> targets;  ///< sorted by pos
   LogitsCallback on_logits;
   int32_t logits_from = 0;
+  /// Texts that could follow the prompt, none empty. Each is evaluated behind it, sees nothing of
+  /// the others, and shares the prompt's K and V (Response::branch_logprobs). Needs: max_tokens ==
+  /// 0, n_samples == 1.
+  std::vector<std::vector<TokenId>> branches;
   /// Its K and V stand for computing the tokens that the prompt begins with; the results are the
   /// same bits. Read by, or kept by, an engine of the same model, types and adapters.
   std::shared_ptr<const Session> session;
@@ -153,6 +158,9 @@ struct Response {
   std::vector<TopLogprobs>
       prompt_logprobs;                 ///< [prompt.size()] or empty; entry i predicts token i + 1
   std::vector<float> target_logprobs;  ///< in the order of Request::targets
+  /// [branches][their tokens]: log p of each token after the prompt and those of its branch before
+  /// it.
+  std::vector<std::vector<float>> branch_logprobs;
   /// What Request::keep asked for: all tokens whose K and V were computed, so not the last one that
   /// was drawn. Null if the request ended before.
   std::shared_ptr<const Session> session;
