@@ -157,6 +157,16 @@ TEST_F(QuantizeFolder, FilesOfTheInputAreNotReplaced) {
   EXPECT_TRUE(gguf::Reader::open(file("ggml-model-Q8_0.gguf")).ok());
 }
 
+/// Hugging Face's cache keeps the files under other names elsewhere.
+TEST_F(QuantizeFolder, NorAreFilesBehindItsLinks) {
+  fs::rename(file("model.safetensors"), path("blob"));
+  fs::create_symlink(path("blob"), file("model.safetensors"));
+  const std::string before = slurp(path("blob"));
+  expect_error(run({in_, path("blob"), "Q8_0"}), 2, "blob: is a file of the input");
+  EXPECT_TRUE(slurp(path("blob")) == before);
+  EXPECT_EQ(run({in_, path("out.gguf"), "Q8_0"}).exit_code, 0);
+}
+
 TEST_F(QuantizeFolder, WeightsInPickleFilesAreRefused) {
   const std::string out = write("out.gguf", "old");
   fs::rename(file("model.safetensors"), file("pytorch_model.bin"));
