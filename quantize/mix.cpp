@@ -208,6 +208,7 @@ Mix::Pick Mix::output(DType type) const {
   if (output_type_) return {*output_type_, "--output-tensor-type"};
   if (facts_.arch == "falcon") return {DType::kQ8_0, "the output matrix of falcon"};
   if (type == DType::kQ8_0) return {type, ""};
+  // Rows that are too short fall back to Q8_0, which llama.cpp has as a rule of its own here.
   return {DType::kQ6_K,
           facts_.tied ? "embeddings that are the output matrix too" : "the output matrix"};
 }

@@ -13,6 +13,17 @@
 namespace infer::quantize {
 namespace {
 
+/// Also a file that a link in the folder leads to, as in Hugging Face's cache.
+bool is_in_folder(const struct stat& file, const std::string& folder) {
+  std::error_code ec;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ec)) {
+    struct stat s {};
+    if (::stat(entry.path().c_str(), &s) == 0 && s.st_dev == file.st_dev && s.st_ino == file.st_ino)
+      return !entry.path().native().ends_with(".gguf");
+  }
+  return false;
+}
+
 Result<void> check_other_file(const gguf::Reader& model, const std::string& path) {
   struct stat out {};
   if (::stat(path.c_str(), &out) != 0) return {};
@@ -20,9 +31,7 @@ Result<void> check_other_file(const gguf::Reader& model, const std::string& path
     struct stat in {};
     const std::string& from = model.shard_path(i);
     if (::stat(from.c_str(), &in) != 0) continue;
-    std::error_code ec;
-    if (S_ISDIR(in.st_mode) && !path.ends_with(".gguf") &&
-        std::filesystem::equivalent(std::filesystem::absolute(path, ec).parent_path(), from, ec))
+    if (S_ISDIR(in.st_mode) && is_in_folder(out, from))
       return make_error(ErrorCode::kInvalidArgument, "{}: is a file of the input", path);
     if (in.st_dev == out.st_dev && in.st_ino == out.st_ino)
       return make_error(ErrorCode::kInvalidArgument, "{}: is the input", path);

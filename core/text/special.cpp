@@ -106,9 +106,10 @@ void SpecialMatcher::split_overlapping(const View& view, size_t begin, size_t en
       if (m.id < 0) continue;
       size_t stop = at + len;
       if (strips_right_[m.id]) {
-        while (stop < end && !taken[stop - begin]) {
+        while (stop < end) {
           const size_t n = space_at(text.substr(0, end), stop);
-          if (n == 0) break;
+          // A token may be made of any bytes, so also of some of this character's.
+          if (n == 0 || std::count(&taken[stop - begin], &taken[stop - begin] + n, 1) > 0) break;
           stop += n;
         }
       }

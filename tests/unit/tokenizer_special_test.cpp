@@ -100,6 +100,15 @@ TEST(TokenizerSpecial, Phi3TokensSwallowWhiteSpace) {
                                                       "outside the vocabulary of"));
 }
 
+/// What is swallowed is whole characters, and never bytes of another token.
+TEST(TokenizerSpecial, SwallowedSpacesDoNotOverlapTokens) {
+  GgufImage image = tiny_bpe("gpt-2", {}, {{"=="}, {"\x80\x80!", TokenKind::kUserDefined}});
+  image.set("infer.tokenizer.strips_right", std::vector<int32_t>{256});
+  EXPECT_THAT(pieces_of(*must_load(image), "==\u3000!a"),
+              ElementsAre("==", "\xe3", "\x80\x80!", "a"));
+  EXPECT_THAT(pieces_of(*must_load(image), "==\u2003 a"), ElementsAre("==", "a"));
+}
+
 TEST(TokenizerSpecial, DecodeHidesControlTokens) {
   const auto t = must_load(tiny_bpe("gpt-2", {}, {{"<c>"}, {"<u>", TokenKind::kUserDefined}}));
   const std::vector<TokenId> ids = {'a', 256, 257, 'b', -1, 9999};
