@@ -85,9 +85,17 @@ struct LogprobTarget {
   TokenId token = 0;
 };
 
-/// Receives logits of prompt rows [logits_from, prompt.size()) in order, each once, while a step is
-/// computed: on the engine's thread or one of the backend's. Must not throw.
-using LogitsCallback = std::function<void(int32_t pos, std::span<const float> logits)>;
+/// Logits of a prompt row; valid during the callback only.
+struct LogitsRow {
+  int32_t pos = 0;  ///< of the row: they predict the token at pos + 1
+  std::span<const float> logits;
+  TokenId argmax = 0;    ///< the lowest id among equals
+  float max = 0.0f;      ///< logits[argmax]
+  double sum_exp = 0.0;  ///< of exp(logit - max): log p = logit - max - log(sum_exp)
+};
+/// Receives prompt rows [logits_from, prompt.size()) in order, each once, while a step is computed:
+/// on the engine's thread or one of the backend's. Must not throw.
+using LogitsCallback = std::function<void(const LogitsRow& row)>;
 
 using RequestId = uint64_t;
 

@@ -61,7 +61,13 @@ void StepSink::deliver_prompt_row(RequestState& state, int64_t pos, Row logits,
       state.response.branch_logprobs[b].front() = logprob(logits[token], stats);
     }
   }
-  if (r.on_logits && pos >= r.logits_from) r.on_logits(static_cast<int32_t>(pos), logits);
+  if (r.on_logits && pos >= r.logits_from) {
+    r.on_logits({.pos = static_cast<int32_t>(pos),
+                 .logits = logits,
+                 .argmax = stats.argmax,
+                 .max = stats.max,
+                 .sum_exp = stats.sum_exp});
+  }
 }
 
 void StepSink::deliver_branch_row(Sample& sample, int64_t pos, Row logits,
