@@ -16,7 +16,8 @@ void check(const infer::Error& error) {
 void check_tasks(const infer::Result<std::vector<infer::eval::ChoiceTask>>& tasks) {
   using namespace infer::eval;
   if (!tasks.ok()) return check(tasks.error());
-  if (const auto checked = check_tasks(*tasks, "fuzz"); !checked.ok()) return check(checked.error());
+  if (const auto checked = check_tasks(*tasks, "fuzz"); !checked.ok())
+    return check(checked.error());
   const auto bytes = write_binary_tasks(*tasks);
   if (!bytes.ok()) return check(bytes.error());
   auto back = parse_binary_tasks(*bytes, "fuzz");
@@ -35,10 +36,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
   switch (data[0] % 6) {
-    case 0: check_tasks(parse_binary_tasks(text, "fuzz")); break;
-    case 1: check_tasks(parse_json_tasks(text, "fuzz")); break;
-    case 2: check_tasks(parse_csv_tasks(text, "subject", "fuzz")); break;
-    case 3: check_tasks(parse_hellaswag(text, "fuzz")); break;
+    case 0:
+      check_tasks(parse_binary_tasks(text, "fuzz"));
+      break;
+    case 1:
+      check_tasks(parse_json_tasks(text, "fuzz"));
+      break;
+    case 2:
+      check_tasks(parse_csv_tasks(text, "subject", "fuzz"));
+      break;
+    case 3:
+      check_tasks(parse_hellaswag(text, "fuzz"));
+      break;
     case 4:
       if (const auto tasks = parse_winogrande(text, "fuzz"); !tasks.ok()) check(tasks.error());
       break;

@@ -16,8 +16,8 @@
 #include "tests/support/test_env.h"
 #include "tests/support/tokenizer_files.h"
 
-/// The demo model's perplexity and multiple choices against `transformers` on the dequantised weights
-/// (shared/golden/smollm2/eval.json).
+/// The demo model's perplexity and multiple choices against `transformers` on the dequantised
+/// weights (shared/golden/smollm2/eval.json).
 namespace infer::test {
 namespace {
 
@@ -50,11 +50,12 @@ TEST_F(Evaluation, PerplexityOfWikiText) {
   const auto engine = must(EngineBox::create(model_, options(512, 3)));
   const int64_t n_chunk = scaled(20, 1);
   const std::string text = must(read_text(shared_dir() / "data/wikitext-2/wiki.test.raw.gz"));
-  const auto chunks = must(eval::cut_text(text, model_->tokenizer(), {.n_ctx = 512, .max_chunks = n_chunk}));
+  const auto chunks =
+      must(eval::cut_text(text, model_->tokenizer(), {.n_ctx = 512, .max_chunks = n_chunk}));
   const auto first = expected_.at("first_tokens").get<std::vector<TokenId>>();
   ASSERT_TRUE(std::equal(first.begin(), first.end(), chunks.tokens.begin()));
-  const auto ppl =
-      must(eval::measure_perplexity(*engine, chunks, {.n_batch = 1024, .stop = {}, .on_chunk = {}}));
+  const auto ppl = must(
+      eval::measure_perplexity(*engine, chunks, {.n_batch = 1024, .stop = {}, .on_chunk = {}}));
   EXPECT_EQ(ppl.nll.n(), n_chunk * 255);
   if (kSanitized) GTEST_SKIP() << "one window of twenty: the stored number is of all";
   const double want = expected_.at("perplexity_20x512").get<double>();

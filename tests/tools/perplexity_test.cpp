@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "tests/support/model_fixture.h"
 #include "tests/support/stories260k.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/test_env.h"
@@ -25,24 +26,26 @@ class Perplexity : public TempFolder {
     TempFolder::SetUp();
     if (!has_shared()) GTEST_SKIP() << "no shared data (INFER_SHARED)";
     model_ = path("model.gguf");
-    write("model.gguf", stories_gguf());
+    must(must(convert_stories260k(shared_dir() / "data/models/stories260K")).write(model_));
     std::string text;
     for (int i = 0; i < 400; ++i) text += "Once upon a time there was a little girl named Lily. ";
     write("text.txt", text);
-    write("tasks.jsonl",
-          R"({"subject": "animals", "question": "The cat said", "choices": ["meow", "woof woof", "moo"], "answer": 0})"
-          "\n"
-          R"({"subject": "animals", "question": "Once upon", "choices": ["a time", "the tree"], "answer": 0})"
-          "\n"
-          R"({"subject": "law", "question": "The girl went to the", "choices": ["park", "moon and sun"], "answer": 1})"
-          "\n");
+    write(
+        "tasks.jsonl",
+        R"({"subject": "animals", "question": "The cat said", "choices": ["meow", "woof woof", "moo"], "answer": 0})"
+        "\n"
+        R"({"subject": "animals", "question": "Once upon", "choices": ["a time", "the tree"], "answer": 0})"
+        "\n"
+        R"({"subject": "law", "question": "The girl went to the", "choices": ["park", "moon and sun"], "answer": 1})"
+        "\n");
   }
   Outcome run(std::vector<std::string> args, const std::string& before = "",
               const std::string& after = "") const {
     return run_program(PERPLEXITY_PROGRAM, args, before, after);
   }
   Outcome run_tasks(std::vector<std::string> more) const {
-    std::vector<std::string> args = {"-m", model_, "--multiple-choice", "-bf", path("tasks.jsonl"), "-t", "1"};
+    std::vector<std::string> args = {"-m", model_, "--multiple-choice", "-bf", path("tasks.jsonl"),
+                                     "-t", "1"};
     args.insert(args.end(), more.begin(), more.end());
     return run(std::move(args));
   }
@@ -57,13 +60,14 @@ class Perplexity : public TempFolder {
 };
 
 TEST_F(Perplexity, OfAText) {
-  const Outcome r = run({"-m", model_, "-f", path("text.txt"), "-c", "64", "--chunks", "5", "-t", "1"});
+  const Outcome r =
+      run({"-m", model_, "-f", path("text.txt"), "-c", "64", "--chunks", "5", "-t", "1"});
   ASSERT_EQ(r.exit_code, 0) << r.err;
   EXPECT_THAT(r.out, testing::MatchesRegex("Final estimate: PPL = [0-9.]+ \\+/- [0-9.]+\n"));
   EXPECT_THAT(r.err, HasSubstr("[1]"));
   EXPECT_THAT(r.err, HasSubstr(",[5]"));
-  const Outcome strided = run({"-m", model_, "-f", path("text.txt"), "-c", "64", "--ppl-stride", "16",
-                               "--chunks", "3", "-t", "1", "--json"});
+  const Outcome strided = run({"-m", model_, "-f", path("text.txt"), "-c", "64", "--ppl-stride",
+                               "16", "--chunks", "3", "-t", "1", "--json"});
   ASSERT_EQ(strided.exit_code, 0) << strided.err;
   const auto json = nlohmann::json::parse(strided.out);
   EXPECT_EQ(json.at("tokens").get<int>(), 3 * 16);
@@ -77,8 +81,8 @@ TEST_F(Perplexity, DivergenceFromAFileIsThatFromTheModel) {
     args.insert(args.end(), more.begin(), more.end());
     return run(args);
   };
-  const Outcome saved = with({"-f", path("text.txt"), "--chunks", "4", "--precise",
-                              "--kl-divergence-base", path("base")});
+  const Outcome saved = with(
+      {"-f", path("text.txt"), "--chunks", "4", "--precise", "--kl-divergence-base", path("base")});
   ASSERT_EQ(saved.exit_code, 0) << saved.err;
   const Outcome file = with({"--kl-divergence", "--kl-divergence-base", path("base"), "--precise"});
   ASSERT_EQ(file.exit_code, 0) << file.err;
@@ -104,8 +108,8 @@ TEST_F(Perplexity, ChoicesAndTheirFiles) {
   const Outcome one = run_tasks({"--subset", "^law$", "--json"});
   ASSERT_EQ(one.exit_code, 0) << one.err;
   EXPECT_EQ(nlohmann::json::parse(one.out).at("tasks").get<int>(), 1);
-  const Outcome letters = run_tasks({"--style", "letters", "--shots", "1", "--dev", path("tasks.jsonl"),
-                                     "--jsonl", path("b.jsonl")});
+  const Outcome letters = run_tasks({"--style", "letters", "--shots", "1", "--dev",
+                                     path("tasks.jsonl"), "--jsonl", path("b.jsonl")});
   ASSERT_EQ(letters.exit_code, 0) << letters.err;
   const Outcome compared = run({"compare", path("a.jsonl"), path("b.jsonl")});
   EXPECT_EQ(compared.exit_code, 0) << compared.err;
