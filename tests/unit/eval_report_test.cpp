@@ -175,7 +175,7 @@ TEST_F(EvalFiles, BaseFilesComeBackAndHostileOnesAreNamed) {
   EXPECT_TRUE(
       std::equal((*in)->chunks().tokens.begin(), (*in)->chunks().tokens.end(), c.tokens.begin()));
   ASSERT_TRUE((*in)->read(3, rows).ok());
-  const std::string good = slurp(path("base"));
+  const std::string good = test::slurp(path("base"));
   EXPECT_EQ(good.size(), 20u + 4 * 32 + 4 * 3 * 12 * 2);
   for (size_t n = 0; n < good.size(); n += 7) {
     const auto cut = KlBaseReader::open(write("cut", good.substr(0, n)));
