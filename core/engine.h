@@ -50,6 +50,7 @@ struct EngineOptions {
   int64_t n_batch = 512;  ///< tokens a step may have
   int max_seqs = 8;       ///< sequences computed at the same time
   int64_t kv_mem_bytes = 0;    ///< limit of the cache pools; 0: max_seqs * n_ctx tokens
+  int64_t kv_tok = 0;          ///< tokens of all sequences that the pools hold; 0: max_seqs * n_ctx
   DType type_k = DType::kF16;  ///< f32, f16, q8_0 or q4_0 (these need head_dim % 32 == 0)
   DType type_v = DType::kF16;
   bool precise = false;  ///< f32 activations; for results as the reference's, f32 K and V as well
@@ -84,9 +85,17 @@ struct LogprobTarget {
   TokenId token = 0;
 };
 
-/// Receives logits of prompt rows [logits_from, prompt.size()) in order, each once, while a step is
-/// computed: on the engine's thread or one of the backend's. Must not throw.
-using LogitsCallback = std::function<void(int32_t pos, std::span<const float> logits)>;
+/// Logits of a prompt row; valid during the callback only.
+struct LogitsRow {
+  int32_t pos = 0;  ///< of the row: they predict the token at pos + 1
+  std::span<const float> logits;
+  TokenId argmax = 0;    ///< the lowest id among equals
+  float max = 0.0f;      ///< logits[argmax]
+  double sum_exp = 0.0;  ///< of exp(logit - max): log p = logit - max - log(sum_exp)
+};
+/// Receives prompt rows [logits_from, prompt.size()) in order, each once, while a step is computed:
+/// on the engine's thread or one of the backend's. Must not throw.
+using LogitsCallback = std::function<void(const LogitsRow& row)>;
 
 using RequestId = uint64_t;
 
@@ -125,6 +134,10 @@ struct Request {
   std::vector<LogprobTarget> targets;  ///< sorted by pos
   LogitsCallback on_logits;
   int32_t logits_from = 0;
+  /// Texts that could follow the prompt, none empty. Each is evaluated behind it, sees nothing of
+  /// the others, and shares the prompt's K and V (Response::branch_logprobs). Needs: max_tokens ==
+  /// 0, n_samples == 1.
+  std::vector<std::vector<TokenId>> branches;
   /// Its K and V stand for computing the tokens that the prompt begins with; the results are the
   /// same bits. Read by, or kept by, an engine of the same model, types and adapters.
   std::shared_ptr<const Session> session;
@@ -153,6 +166,9 @@ struct Response {
   std::vector<TopLogprobs>
       prompt_logprobs;                 ///< [prompt.size()] or empty; entry i predicts token i + 1
   std::vector<float> target_logprobs;  ///< in the order of Request::targets
+  /// [branches][their tokens]: log p of each token after the prompt and those of its branch before
+  /// it.
+  std::vector<std::vector<float>> branch_logprobs;
   /// What Request::keep asked for: all tokens whose K and V were computed, so not the last one that
   /// was drawn. Null if the request ended before.
   std::shared_ptr<const Session> session;

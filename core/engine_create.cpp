@@ -83,7 +83,10 @@ Result<std::vector<runtime::KvGroupConfig>> size_groups(const graph::Graph& grap
                         graph.arch);
     const bool full = g.kind == graph::CacheKind::kFull;
     const int64_t per_seq = full ? ceil_div(o.n_ctx, kBlockTok) : blocks_of_window(g.window, o);
-    const int64_t n_block = per_seq * o.max_seqs;
+    // A block of each sequence is partly empty, another the copy of a shared one.
+    const int64_t n_enough = o.kv_tok > 0 ? ceil_div(o.kv_tok, kBlockTok) + 2 * o.max_seqs
+                                          : std::numeric_limits<int64_t>::max();
+    const int64_t n_block = std::max(per_seq, std::min(per_seq * o.max_seqs, n_enough));
     groups.push_back({.window = full ? 0 : g.window, .n_block = n_block});
     INFER_ASSIGN(const int64_t bytes, block_bytes(graph, g, types));
     const auto all = checked_mul(bytes, full ? 1 : n_block);
@@ -139,6 +142,8 @@ Result<EngineOptions> resolve(const EngineOptions& options, const model::Model& 
     return make_error(kCode, "n_batch = {} is not in 1..{}", o.n_batch, kMax);
   if (o.max_seqs < 1) return make_error(kCode, "max_seqs = {} is below 1", o.max_seqs);
   if (o.kv_mem_bytes < 0) return make_error(kCode, "kv_mem_bytes = {} is negative", o.kv_mem_bytes);
+  if (o.kv_tok < 0 || o.kv_tok > kMax)
+    return make_error(kCode, "kv_tok = {} is not in 0..{}", o.kv_tok, kMax);
   o.max_seqs = static_cast<int>(std::min<int64_t>(o.max_seqs, o.n_batch));
   if (const int64_t n_pos = model.hparams().n_pos; n_pos > 0) o.n_ctx = std::min(o.n_ctx, n_pos);
   for (DType* type : {&o.type_k, &o.type_v}) {

@@ -238,7 +238,14 @@ void EngineImpl::apply() {
 /// All tokens of the sample are computed.
 void EngineImpl::advance(Sample& sample) {
   RequestState& state = *sample.state;
+  if (sample.branch >= 0) return finish(sample, StopReason::kLength);
   if (state.request.keep == KeepSession::kPrompt && !state.forked) keep_session(sample);
+  if (!state.request.branches.empty()) {
+    state.forked = true;
+    state.prompt_done = Clock::now();
+    fork_samples(state);
+    return finish(sample, StopReason::kLength);
+  }
   if (!sample.want_last) return finish_all(state, StopReason::kLength);
   if (state.forked) return accept(sample);
   state.forked = true;
@@ -247,8 +254,8 @@ void EngineImpl::advance(Sample& sample) {
   for (const std::unique_ptr<Sample>& each : state.samples) accept(*each);
 }
 
-/// The prompt is computed and every sample has its first token drawn. They share the prompt's
-/// blocks, or wait for a place.
+/// The prompt is computed, and every sample has its first token drawn or is a branch. They share
+/// the prompt's blocks, or wait for a place.
 void EngineImpl::fork_samples(RequestState& state) {
   for (size_t i = 1; i < state.samples.size(); ++i)
     scheduler_.fork(state.leader(), *state.samples[i]);

@@ -57,8 +57,33 @@ Result<void> validate_outputs(const Request& r, const RequestLimits& limits) {
   return {};
 }
 
+Result<void> validate_branches(const Request& r, const RequestLimits& limits) {
+  if (r.branches.empty()) return {};
+  if (r.max_tokens != 0 || r.n_samples != 1)
+    return invalid("branches need max_tokens = 0 and n_samples = 1, not {} and {}", r.max_tokens,
+                   r.n_samples);
+  if (r.branches.size() > static_cast<size_t>(kMaxSamples))
+    return invalid("{} branches, at most {}", r.branches.size(), kMaxSamples);
+  for (size_t b = 0; b < r.branches.size(); ++b) {
+    const std::vector<TokenId>& branch = r.branches[b];
+    if (branch.empty()) return invalid("branches[{}] is empty", b);
+    for (const TokenId id : branch) {
+      if (id < 0 || id >= limits.n_vocab)
+        return invalid("branches[{}] has {}, which is not in a vocabulary of {} tokens", b, id,
+                       limits.n_vocab);
+    }
+    // The last token is only predicted.
+    const int64_t need = static_cast<int64_t>(r.prompt.size() + branch.size()) - 1;
+    if (need > limits.n_ctx)
+      return invalid("prompt and branches[{}] need a context of {}, but a sequence can have {}", b,
+                     need, limits.n_ctx);
+  }
+  return {};
+}
+
 void set_wanted_rows(Sample& leader, const Request& r) {
-  if (r.on_logits) leader.want_from = r.logits_from;
+  if (!r.branches.empty()) leader.want_from = leader.n_prompt - 1;
+  if (r.on_logits) leader.want_from = std::min<int64_t>(leader.want_from, r.logits_from);
   if (r.n_prompt_logprobs > 0) leader.want_from = 0;
   for (const LogprobTarget& t : r.targets) {
     if (t.pos < leader.want_from && (leader.want_rows.empty() || leader.want_rows.back() != t.pos))
@@ -106,6 +131,24 @@ std::unique_ptr<Sample> make_sample(RequestState& state, int index, const Reques
   return s;
 }
 
+/// The rows that predict the second and later tokens of a branch; the prompt's last row predicts
+/// the first. A branch of one token needs none.
+void add_branches(RequestState& state, const RequestLimits& limits, const Vocabulary& vocabulary) {
+  const Request& r = state.request;
+  for (size_t b = 0; b < r.branches.size(); ++b) {
+    const std::vector<TokenId>& branch = r.branches[b];
+    state.response.branch_logprobs.emplace_back(branch.size());
+    state.response.timings.prompt_tok += static_cast<int64_t>(branch.size()) - 1;
+    if (branch.size() < 2) continue;
+    auto s = make_sample(state, static_cast<int>(b) + 1, limits, vocabulary);
+    s->branch = static_cast<int>(b);
+    s->want_from = s->n_prompt;
+    s->tokens.insert(s->tokens.end(), branch.begin(), branch.end() - 1);
+    s->n_prompt = static_cast<int64_t>(s->tokens.size());
+    state.samples.push_back(std::move(s));
+  }
+}
+
 }  // namespace
 
 Result<std::vector<AdapterUse>> canonical_mix(std::vector<AdapterUse> mix, int n_adapter) {
@@ -139,6 +182,7 @@ Result<void> validate(const Request& r, const RequestLimits& limits) {
   INFER_TRY(validate_prompt(r, limits));
   INFER_TRY(text::validate(r.sampling, limits.n_vocab));
   INFER_TRY(validate_outputs(r, limits));
+  INFER_TRY(validate_branches(r, limits));
   if (r.n_samples < 1 || r.n_samples > kMaxSamples)
     return invalid("n_samples = {} is not in 1..{}", r.n_samples, kMaxSamples);
   for (size_t i = 0; i < r.stop.size(); ++i) {
@@ -158,11 +202,12 @@ std::unique_ptr<RequestState> make_state(RequestId id, Request request, const Re
   state->n_new = r.max_tokens < 0 ? n_room : std::min(r.max_tokens, n_room);
   for (int i = 0; i < r.n_samples; ++i)
     state->samples.push_back(make_sample(*state, i, limits, vocabulary));
-  state->n_open = state->samples.size();
   set_wanted_rows(state->leader(), r);
   if (r.n_prompt_logprobs > 0) state->response.prompt_logprobs.reserve(r.prompt.size());
   state->response.target_logprobs.reserve(r.targets.size());
   state->response.timings.prompt_tok = static_cast<int64_t>(r.prompt.size());
+  add_branches(*state, limits, vocabulary);
+  state->n_open = state->samples.size();
   return state;
 }
 
@@ -178,6 +223,7 @@ void complete(RequestState& state) {
   t.prompt_us = us(prompt_done - started);
   t.predicted_us = us(now - prompt_done);
   for (const std::unique_ptr<Sample>& s : state.samples) {
+    if (s->branch >= 0) continue;
     t.predicted_tok += static_cast<int64_t>(s->tokens.size()) - s->n_prompt;
     size_t begin = 0;
     for (size_t i = 0; i < s->out.ids.size() && i < s->logprobs_end.size(); ++i) {

@@ -22,6 +22,7 @@ struct Sample : runtime::Sequence {
   explicit Sample(std::vector<std::string> stops) : matcher(std::move(stops)) {}
 
   RequestState* state = nullptr;
+  int branch = -1;  ///< which of Request::branches this evaluates; -1: the prompt and what is drawn
   /// Absent when the likeliest token is always drawn. It has seen the tokens that the sequence has;
   /// preemption takes away what was computed from them, not the tokens.
   std::optional<text::Sampler> sampler;

@@ -32,7 +32,10 @@ void StepSink::on_row(int32_t row, Row logits, const runtime::LogitStats& stats)
   auto& sample = static_cast<Sample&>(*part.sequence);
   RequestState& state = *sample.state;
   const int64_t pos = part.begin + (row - part.row);
-  if (sample.wants_prompt_row(pos)) deliver_prompt_row(state, pos, logits, stats);
+  if (sample.wants_prompt_row(pos)) {
+    if (sample.branch >= 0) return deliver_branch_row(sample, pos, logits, stats);
+    deliver_prompt_row(state, pos, logits, stats);
+  }
   if (!sample.want_last || pos + 1 != static_cast<int64_t>(sample.tokens.size())) return;
   if (state.forked) return draw(sample, logits, stats);
   for (const std::unique_ptr<Sample>& each : state.samples) draw(*each, logits, stats);
@@ -52,7 +55,28 @@ void StepSink::deliver_prompt_row(RequestState& state, int64_t pos, Row logits,
     const auto token = static_cast<size_t>(r.targets[state.next_target].token);
     state.response.target_logprobs.push_back(logprob(logits[token], stats));
   }
-  if (r.on_logits && pos >= r.logits_from) r.on_logits(static_cast<int32_t>(pos), logits);
+  if (pos + 1 == static_cast<int64_t>(r.prompt.size())) {
+    for (size_t b = 0; b < r.branches.size(); ++b) {
+      const auto token = static_cast<size_t>(r.branches[b].front());
+      state.response.branch_logprobs[b].front() = logprob(logits[token], stats);
+    }
+  }
+  if (r.on_logits && pos >= r.logits_from) {
+    r.on_logits({.pos = static_cast<int32_t>(pos),
+                 .logits = logits,
+                 .argmax = stats.argmax,
+                 .max = stats.max,
+                 .sum_exp = stats.sum_exp});
+  }
+}
+
+void StepSink::deliver_branch_row(Sample& sample, int64_t pos, Row logits,
+                                  const runtime::LogitStats& stats) {
+  const auto b = static_cast<size_t>(sample.branch);
+  const Request& r = sample.state->request;
+  const size_t next = static_cast<size_t>(pos) + 1 - r.prompt.size();
+  const auto token = static_cast<size_t>(r.branches[b][next]);
+  sample.state->response.branch_logprobs[b][next] = logprob(logits[token], stats);
 }
 
 void StepSink::draw(Sample& sample, Row logits, const runtime::LogitStats& stats) {

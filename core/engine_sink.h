@@ -27,6 +27,8 @@ class StepSink : public runtime::LogitSink {
   void on_row(int32_t row, Row logits, const runtime::LogitStats& stats);
   void deliver_prompt_row(RequestState& state, int64_t pos, Row logits,
                           const runtime::LogitStats& stats);
+  void deliver_branch_row(Sample& sample, int64_t pos, Row logits,
+                          const runtime::LogitStats& stats);
   void draw(Sample& sample, Row logits, const runtime::LogitStats& stats);
 
   std::span<const runtime::ScheduledRows> parts_;

@@ -8,7 +8,7 @@ program=install-deps
 
 # To compile and run the programs, and to fetch a model.
 build="g++ cmake ninja-build pkg-config ca-certificates python3 python3-pip
-    libspdlog-dev libfmt-dev libcli11-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev libhwloc-dev libedit-dev
+    libspdlog-dev libfmt-dev libcli11-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev libhwloc-dev libedit-dev zlib1g-dev
     libgtest-dev libgmock-dev"
 # ./check as well.
 check="$build binutils libsimde-dev"

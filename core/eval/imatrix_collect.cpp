@@ -15,7 +15,7 @@ Result<void> compute_chunk(Engine& engine, std::vector<TokenId> ids, const Colle
   Request request;
   request.prompt = std::move(ids);
   request.max_tokens = 0;
-  if (o.output) request.on_logits = [](int32_t, std::span<const float>) {};
+  if (o.output) request.on_logits = [](const LogitsRow&) {};
   INFER_ASSIGN(const RequestId id, engine.submit(std::move(request)));
   const std::stop_callback cancel(o.stop, [&engine, id] { engine.cancel(id); });
   INFER_ASSIGN(const Response done, engine.wait(id));

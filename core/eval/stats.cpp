@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <vector>
 
 #include "core/base/check.h"
@@ -47,6 +48,42 @@ double student_t95(int64_t df) {
   const double g4 =
       ((((79.0 * z2 + 776.0) * z2 + 1482.0) * z2 - 1920.0) * z2 - 945.0) * z / 92160.0;
   return z + (g1 + (g2 + (g3 + g4 / n) / n) / n) / n;
+}
+
+Proportion proportion(int64_t k, int64_t n) {
+  INFER_CHECK(k >= 0 && k <= n, "{} of {}", k, n);
+  const auto count = static_cast<double>(n);
+  Proportion r;
+  r.p = static_cast<double>(k) / count;
+  r.error = n > 1 ? std::sqrt(r.p * (1.0 - r.p) / (count - 1.0)) : n == 1 ? 0.0 : r.p;
+  if (n == 0) return r;
+  const double z = 1.959963984540054;
+  const double z2n = z * z / count;
+  const double middle = (r.p + z2n / 2.0) / (1.0 + z2n);
+  const double half = z * std::sqrt(r.p * (1.0 - r.p) / count + z2n / (4.0 * count)) / (1.0 + z2n);
+  r.low = std::max(0.0, middle - half);
+  r.high = std::min(1.0, middle + half);
+  return r;
+}
+
+double mcnemar_p(int64_t n_a, int64_t n_b) {
+  const int64_t n = n_a + n_b;
+  if (n == 0) return 1.0;
+  const auto count = static_cast<double>(n);
+  double tail = 0.0;  // P(X <= min) of a fair coin
+  for (int64_t k = 0; k <= std::min(n_a, n_b); ++k) {
+    const auto i = static_cast<double>(k);
+    tail += std::exp(std::lgamma(count + 1.0) - std::lgamma(i + 1.0) -
+                     std::lgamma(count - i + 1.0) - count * std::numbers::ln2);
+  }
+  return std::min(1.0, 2.0 * tail);
+}
+
+double MeanError::error() const {
+  if (n_ < 2) return 0.0;
+  const auto n = static_cast<double>(n_);
+  const double variance = sum_sq_ / n - mean() * mean();
+  return variance > 0.0 ? std::sqrt(variance / (n - 1.0)) : 0.0;
 }
 
 Result<PairedRatio> paired_ratio(std::span<const double> a, std::span<const double> b) {

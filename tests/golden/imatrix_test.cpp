@@ -51,7 +51,7 @@ Sums collect(const std::shared_ptr<const model::Model>& model, const std::vector
   const EngineBox engine =
       must(EngineBox::create(model, options, {.isa = "", .n_threads = run.n_threads}));
   Request request = make_request(ids, 0, greedy());
-  if (run.output) request.on_logits = [](int32_t, std::span<const float>) {};
+  if (run.output) request.on_logits = [](const LogitsRow&) {};
   run_request(*engine, std::move(request));
   return tap.sums();
 }

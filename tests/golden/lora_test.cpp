@@ -65,8 +65,8 @@ std::vector<Probe> run_jobs(Engine& engine, const std::vector<Job>& jobs) {
   for (size_t i = 0; i < jobs.size(); ++i) {
     Request request = make_request(jobs[i].prompt, jobs[i].max_tokens, greedy());
     request.adapters = jobs[i].adapters;
-    request.on_logits = [&out, i](int32_t, std::span<const float> row) {
-      out[i].logits.insert(out[i].logits.end(), row.begin(), row.end());
+    request.on_logits = [&out, i](const LogitsRow& row) {
+      out[i].logits.insert(out[i].logits.end(), row.logits.begin(), row.logits.end());
     };
     ids.push_back(must(engine.submit(std::move(request))));
   }

@@ -93,8 +93,8 @@ ScheduleRunner::ScheduleRunner(ScheduleConfig config,
       request.sampling.seed += static_cast<uint64_t>(i);
       request.n_logprobs = config_.n_logprobs;
       if (i == 0) {
-        request.on_logits = [&](int32_t, std::span<const float> row) {
-          probe.row_hash.push_back(hash_of(row));
+        request.on_logits = [&](const LogitsRow& row) {
+          probe.row_hash.push_back(hash_of(row.logits));
         };
       }
       probe.samples.push_back(std::move(run_request(*engine, std::move(request)).samples.at(0)));
@@ -137,8 +137,8 @@ Request ScheduleRunner::draw_request(std::mt19937_64& rng, int64_t n_ctx, Ticket
     ticket.rows_from =
         static_cast<int32_t>(draw(rng, 0, static_cast<int64_t>(probe.prompt.size()) - 1));
     request.logits_from = ticket.rows_from;
-    request.on_logits = [&ticket](int32_t pos, std::span<const float> row) {
-      ticket.rows.emplace_back(pos, hash_of(row));
+    request.on_logits = [&ticket](const LogitsRow& row) {
+      ticket.rows.emplace_back(row.pos, hash_of(row.logits));
     };
   }
   return request;

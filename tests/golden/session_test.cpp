@@ -53,8 +53,8 @@ Outcome run(Engine& engine, std::vector<TokenId> prompt, std::shared_ptr<const S
   request.session = std::move(session);
   request.keep = keep;
   request.logits_from = static_cast<int32_t>(request.prompt.size()) - 1;
-  request.on_logits = [&out](int32_t, std::span<const float> row) {
-    out.last.assign(row.begin(), row.end());
+  request.on_logits = [&out](const LogitsRow& row) {
+    out.last.assign(row.logits.begin(), row.logits.end());
   };
   Response r = run_request(engine, std::move(request));
   out.ids = r.samples.at(0).ids;

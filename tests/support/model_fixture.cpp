@@ -185,9 +185,9 @@ Evaluation evaluate(Engine& engine, std::span<const TokenId> prompt, int64_t max
   request.sampling = greedy();
   request.logits_from = from;
   int32_t next = from;
-  request.on_logits = [&](int32_t pos, std::span<const float> row) {
-    if (pos != next++) throw std::runtime_error("logits rows out of order");
-    out.logits.insert(out.logits.end(), row.begin(), row.end());
+  request.on_logits = [&](const LogitsRow& row) {
+    if (row.pos != next++) throw std::runtime_error("logits rows out of order");
+    out.logits.insert(out.logits.end(), row.logits.begin(), row.logits.end());
   };
   out.response = run_request(engine, std::move(request));
   if (next != static_cast<int32_t>(prompt.size())) throw std::runtime_error("logits rows missing");

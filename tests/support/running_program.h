@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <optional>
@@ -14,6 +16,8 @@
 #include <string_view>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 /// Programs that are watched while they work, and the disks they are starved on.
 namespace infer::test {
@@ -75,6 +79,28 @@ inline PeakMemory watch_memory(pid_t pid) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   return peak;
+}
+
+/// It ended well and never needed more than kMemoryKib.
+inline void expect_little_memory(const PeakMemory& peak) {
+  ASSERT_TRUE(WIFEXITED(peak.status) && WEXITSTATUS(peak.status) == 0) << peak.status;
+  EXPECT_GT(peak.anon_kib, 0);
+  EXPECT_LT(peak.anon_kib, kMemoryKib);
+  EXPECT_LT(peak.file_kib, kMemoryKib);  // program, libraries, few panels: pages are dropped behind
+  std::printf("RssAnon %lld KiB, RssFile %lld KiB\n", static_cast<long long>(peak.anon_kib),
+              static_cast<long long>(peak.file_kib));
+}
+
+/// Sends a signal: SIGKILL ends the program by itself, others make it leave with 130.
+inline void expect_stops(pid_t pid, int signal) {
+  int status = 0;
+  kill(pid, signal);
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  if (signal == SIGKILL) {
+    EXPECT_TRUE(WIFSIGNALED(status)) << status;
+  } else {
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 130) << status;
+  }
 }
 
 /// Whether a tmpfs may be mounted at `folder` in a name space of its own.

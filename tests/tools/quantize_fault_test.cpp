@@ -150,10 +150,7 @@ TEST_F(QuantizeFault, InterruptedHalfWay) {
     const pid_t pid = start({in, out, "Q6_K", "-t", "1", "--report", path("r.json")});
     int status = 0;
     ASSERT_TRUE(wait_until_written(pid, kHalfWay, &status)) << status;
-    kill(pid, signal);
-    ASSERT_EQ(waitpid(pid, &status, 0), pid);
-    ASSERT_TRUE(WIFEXITED(status)) << status;
-    EXPECT_EQ(WEXITSTATUS(status), 130);
+    expect_stops(pid, signal);
     EXPECT_EQ(slurp(out), "old");
     EXPECT_EQ(n_files(), 2);
   }
@@ -201,13 +198,7 @@ TEST_F(QuantizeFault, MemoryDoesNotGrowWithTheTensor) {
   const std::string in = sparse_input(2048);
   if (fs::space(folder_).available < (uintmax_t{2} << 30)) GTEST_SKIP() << "no room for the output";
   const pid_t pid = start({in, path("out.gguf"), "Q4_0", "-t", "2"});
-  const PeakMemory peak = watch_memory(pid);
-  ASSERT_TRUE(WIFEXITED(peak.status) && WEXITSTATUS(peak.status) == 0) << peak.status;
-  EXPECT_GT(peak.anon_kib, 0);
-  EXPECT_LT(peak.anon_kib, kMemoryKib);
-  EXPECT_LT(peak.file_kib, kMemoryKib);  // program, libraries, few panels: pages are dropped behind
-  std::printf("RssAnon %lld KiB, RssFile %lld KiB\n", static_cast<long long>(peak.anon_kib),
-              static_cast<long long>(peak.file_kib));
+  expect_little_memory(watch_memory(pid));
   const auto out = gguf::Reader::open(path("out.gguf"));
   ASSERT_TRUE(out.ok());
   EXPECT_EQ((*out)->tensors().front().view.n_bytes, (int64_t{2} << 30) / 2 / 32 * 18);

@@ -180,14 +180,8 @@ TEST_F(QuantizeFolder, WeightsInPickleFilesAreRefused) {
 TEST_F(QuantizeFolder, MemoryDoesNotGrowWithTheModel) {
   make_large();
   if (fs::space(folder_).available < (uintmax_t{1} << 30)) GTEST_SKIP() << "no room for the output";
-  const PeakMemory peak =
-      watch_memory(start_program(QUANTIZE_PROGRAM, {in_, path("out.gguf"), "Q4_0", "-t", "2"}));
-  ASSERT_TRUE(WIFEXITED(peak.status) && WEXITSTATUS(peak.status) == 0) << peak.status;
-  EXPECT_GT(peak.anon_kib, 0);
-  EXPECT_LT(peak.anon_kib, kMemoryKib);
-  EXPECT_LT(peak.file_kib, kMemoryKib);  // program, libraries, few panels: pages are dropped behind
-  std::printf("RssAnon %lld KiB, RssFile %lld KiB\n", static_cast<long long>(peak.anon_kib),
-              static_cast<long long>(peak.file_kib));
+  const pid_t pid = start_program(QUANTIZE_PROGRAM, {in_, path("out.gguf"), "Q4_0", "-t", "2"});
+  expect_little_memory(watch_memory(pid));
   const auto out = gguf::Reader::open(path("out.gguf"));
   ASSERT_TRUE(out.ok()) << out.error().message;
   EXPECT_EQ((*out)->find_tensor("blk.0.ffn_down.weight")->view.n_bytes, 2048 * 131072 / 32 * 18);
@@ -202,12 +196,7 @@ TEST_F(QuantizeFolder, StoppedHalfWay) {
     const pid_t pid = start_program(QUANTIZE_PROGRAM, {in_, out, "Q6_K", "-t", "1"});
     int status = 0;
     ASSERT_TRUE(wait_until_written(pid, kHalfWay, &status)) << status;
-    kill(pid, signal);
-    ASSERT_EQ(waitpid(pid, &status, 0), pid);
-    if (signal == SIGKILL)
-      EXPECT_TRUE(WIFSIGNALED(status)) << status;
-    else
-      EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 130) << status;
+    expect_stops(pid, signal);
     EXPECT_EQ(slurp(out), "old");
     EXPECT_LE(n_files(), 3);  // of a killed run a temporary file may be left
   }

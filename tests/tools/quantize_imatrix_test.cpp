@@ -108,12 +108,7 @@ TEST_F(QuantizeImatrix, StoppedWhileSavingLeavesAWholeFile) {
                                    "32", "-o", out, "-ofreq", "1", "-t", "1"});
       int status = 0;
       ASSERT_TRUE(wait_until_written(pid, 3 * i * n_bytes + i * n_bytes / 5, &status)) << status;
-      kill(pid, signal);
-      ASSERT_EQ(waitpid(pid, &status, 0), pid);
-      if (signal == SIGKILL)
-        EXPECT_TRUE(WIFSIGNALED(status)) << status;
-      else
-        EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 130) << status;
+      expect_stops(pid, signal);
       const Imatrix m = must(Imatrix::read(out));
       EXPECT_EQ(m.entries.size(), 2u * 7u);
       EXPECT_GT(m.n_chunk, 1);

@@ -143,8 +143,8 @@ class EngineFuzz : public testing::TestWithParam<int> {
       if (e.kind == Event::Kind::kDone) ++h.n_done, h.reason = e.stop_reason;
     };
     if (one_in(5)) {
-      r.on_logits = [s](int32_t pos, std::span<const float> row) {
-        s->logits.emplace_back(pos, std::vector<float>(row.begin(), row.end()));
+      r.on_logits = [s](const LogitsRow& row) {
+        s->logits.emplace_back(row.pos, std::vector<float>(row.logits.begin(), row.logits.end()));
       };
       sent->request.on_logits = r.on_logits;
     }

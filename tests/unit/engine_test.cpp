@@ -91,6 +91,14 @@ TEST(Engine, RefusesWhatCanNeverFitAndSaysWhy) {
               HasSubstr("targets[1].pos = 2"));
   EXPECT_THAT(with([](Request& r) { r.targets = {{0, 40}}; }), HasSubstr("targets[0].token = 40"));
   EXPECT_THAT(with([](Request& r) { r.logits_from = 5; }), HasSubstr("logits_from = 5"));
+  EXPECT_THAT(with([](Request& r) { r.branches = {{1}}; }), HasSubstr("need max_tokens = 0"));
+  const auto branch = [&](std::vector<TokenId> ids) {
+    return with([&](Request& r) { r.max_tokens = 0, r.branches = {{1}, ids}; });
+  };
+  EXPECT_THAT(branch({}), HasSubstr("branches[1] is empty"));
+  EXPECT_THAT(branch({1, 40}), HasSubstr("branches[1] has 40"));
+  EXPECT_THAT(branch(std::vector<TokenId>(126, 1)), HasSubstr("branches[1] need a context of 129"));
+  EXPECT_EQ(branch(std::vector<TokenId>(125, 1)), "accepted");
 }
 
 TEST(Engine, APoolSmallerThanTheContextShortensTheContext) {
@@ -158,6 +166,68 @@ TEST(Engine, SamplesShareThePromptAndDifferBySeed) {
   EXPECT_EQ(fake.executor->n_copies_seen(), 2 * 2);   // two copies in each of two groups
   EXPECT_EQ(fake.executor->violation(), "");
   expect_all_free(*fake.engine);
+}
+
+/// log p of the tokens of `branch` behind `prompt`, as a request of their own has them.
+std::vector<float> behind(Engine& engine, const std::vector<TokenId>& prompt,
+                          const std::vector<TokenId>& branch) {
+  Request r;
+  r.prompt = prompt;
+  r.max_tokens = 0;
+  for (size_t i = 0; i < branch.size(); ++i) {
+    r.targets.push_back({static_cast<int32_t>(prompt.size() + i - 1), branch[i]});
+    if (i + 1 < branch.size()) r.prompt.push_back(branch[i]);
+  }
+  const Result<Response> got = engine.generate(std::move(r));
+  EXPECT_TRUE(got.ok());
+  return got.ok() ? got->target_logprobs : std::vector<float>();
+}
+
+TEST(Engine, BranchesAreWhatRequestsOfTheirOwnAre) {
+  FakeModelOptions tight = small_model();
+  tight.groups = {{.window = 0, .n_block = 5}, {.window = 40, .n_block = 5}};
+  FakeEngine alone = test::make_fake_engine(small_model(), small_options());
+  std::vector<Request> requests;
+  for (int i = 0; i < 6; ++i) {
+    Request r = make_request(31 + i, 0, static_cast<TokenId>(5 + i));
+    for (int b = 0; b < 4; ++b) {
+      r.branches.emplace_back();
+      for (int k = 0; k <= (i + b) % 3 * 20; ++k)
+        r.branches.back().push_back((7 * i + 3 * b + 5 * k) % 40);
+    }
+    requests.push_back(std::move(r));
+  }
+  for (const auto& [n_batch, max_seqs] : {std::pair{1, 1}, {16, 3}, {64, 8}, {128, 32}}) {
+    for (const FakeModelOptions& model : {small_model(), tight}) {
+      EngineOptions options = small_options();
+      options.n_batch = n_batch;
+      options.max_seqs = max_seqs;
+      FakeEngine fake = test::make_fake_engine(model, options);
+      std::vector<RequestId> ids;
+      for (const Request& r : requests) ids.push_back(*fake.engine->submit(r));
+      for (size_t i = 0; i < ids.size(); ++i) {
+        const Result<Response> got = fake.engine->wait(ids[i]);
+        ASSERT_TRUE(got.ok()) << got.error().message;
+        const Request& r = requests[i];
+        ASSERT_EQ(got->branch_logprobs.size(), r.branches.size());
+        EXPECT_EQ(got->samples.size(), 1u);
+        for (size_t b = 0; b < r.branches.size(); ++b) {
+          EXPECT_EQ(got->branch_logprobs[b], behind(*alone.engine, r.prompt, r.branches[b]))
+              << "request " << i << " branch " << b << " max_seqs " << max_seqs;
+        }
+      }
+      EXPECT_EQ(fake.executor->violation(), "");
+      expect_all_free(*fake.engine);
+    }
+  }
+}
+
+TEST(Engine, BranchesShareTheirPrompt) {
+  FakeEngine fake = test::make_fake_engine(small_model(), small_options());
+  Request r = make_request(40, 0);
+  r.branches = {{1, 2, 3}, {4}, {1, 2}};
+  ASSERT_TRUE(fake.engine->generate(r).ok());
+  EXPECT_EQ(fake.engine->stats().n_row, 40 + 2 + 0 + 1);  // the last of each is only predicted
 }
 
 /// Mirostat's state, penalties and DRY follow the tokens of a sequence: neither its company nor

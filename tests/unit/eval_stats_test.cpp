@@ -73,5 +73,38 @@ TEST(EvalStats, IntervalCoversAsOftenAsItSays) {
   EXPECT_NEAR(n_covered, 3800, 69);
 }
 
+// statsmodels: proportion_confint(k, n, method="wilson").
+TEST(EvalStats, WilsonInterval) {
+  struct Case {
+    int64_t k, n;
+    double low, high;
+  };
+  for (const Case& c : {Case{49, 200, 0.190569, 0.309042}, Case{0, 10, 0.0, 0.277533},
+                        Case{10, 10, 0.722467, 1.0}, Case{1, 1, 0.206549, 1.0}}) {
+    const Proportion p = proportion(c.k, c.n);
+    EXPECT_NEAR(p.low, c.low, 1e-5) << c.k << " of " << c.n;
+    EXPECT_NEAR(p.high, c.high, 1e-5) << c.k << " of " << c.n;
+  }
+  EXPECT_NEAR(100.0 * proportion(49, 200).error, 3.0488, 5e-5);  // llama.cpp's line for these
+  EXPECT_TRUE(std::isnan(proportion(0, 0).p));
+}
+
+// scipy: binomtest(min(a, b), a + b).pvalue.
+TEST(EvalStats, McNemar) {
+  EXPECT_EQ(mcnemar_p(0, 0), 1.0);
+  EXPECT_EQ(mcnemar_p(3, 3), 1.0);
+  EXPECT_NEAR(mcnemar_p(0, 5), 0.0625, 1e-12);
+  EXPECT_NEAR(mcnemar_p(10, 2), 0.03857421875, 1e-12);
+  EXPECT_NEAR(mcnemar_p(2, 10), 0.03857421875, 1e-12);
+  EXPECT_NEAR(mcnemar_p(520, 500), 0.5519226142, 1e-9);
+}
+
+TEST(EvalStats, MeanAndItsError) {
+  MeanError m;
+  for (const double v : {2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0}) m.add(v);
+  EXPECT_EQ(m.mean(), 5.0);
+  EXPECT_NEAR(m.error(), std::sqrt(4.0 / 7.0), 1e-12);
+}
+
 }  // namespace
 }  // namespace infer::eval

@@ -15,7 +15,7 @@
 #include "core/base/error.h"
 #include "tools/infer-cli/batch_line.h"
 #include "tools/infer-cli/chat_format.h"
-#include "tools/infer-cli/out_file.h"
+#include "tools/common/out_file.h"
 #include "tools/infer-cli/report.h"
 #include "tools/infer-cli/text_input.h"
 

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "core/base/error.h"
-#include "tools/infer-cli/out_file.h"
+#include "tools/common/out_file.h"
 #include "tools/infer-cli/text_input.h"
 
 namespace infer::tools {

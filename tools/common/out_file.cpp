@@ -1,4 +1,4 @@
-#include "tools/infer-cli/out_file.h"
+#include "tools/common/out_file.h"
 
 #include <cerrno>
 #include <cstring>

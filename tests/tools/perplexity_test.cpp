@@ -1,0 +1,172 @@
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/model_fixture.h"
+#include "tests/support/stories260k.h"
+#include "tests/support/temp_folder.h"
+#include "tests/support/test_env.h"
+
+/// The program perplexity on stories260K: reports, files, resumption, wrong input.
+namespace infer::test {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+class Perplexity : public TempFolder {
+ protected:
+  void SetUp() override {
+    TempFolder::SetUp();
+    if (!has_shared()) GTEST_SKIP() << "no shared data (INFER_SHARED)";
+    model_ = path("model.gguf");
+    must(must(convert_stories260k(shared_dir() / "data/models/stories260K")).write(model_));
+    std::string text;
+    for (int i = 0; i < 400; ++i) text += "Once upon a time there was a little girl named Lily. ";
+    write("text.txt", text);
+    write(
+        "tasks.jsonl",
+        R"({"subject": "animals", "question": "The cat said", "choices": ["meow", "woof woof", "moo"], "answer": 0})"
+        "\n"
+        R"({"subject": "animals", "question": "Once upon", "choices": ["a time", "the tree"], "answer": 0})"
+        "\n"
+        R"({"subject": "law", "question": "The girl went to the", "choices": ["park", "moon and sun"], "answer": 1})"
+        "\n");
+  }
+  Outcome run(std::vector<std::string> args, const std::string& before = "",
+              const std::string& after = "") const {
+    return run_program(PERPLEXITY_PROGRAM, args, before, after);
+  }
+  Outcome run_tasks(std::vector<std::string> more) const {
+    std::vector<std::string> args = {"-m", model_, "--multiple-choice", "-bf", path("tasks.jsonl"),
+                                     "-t", "1"};
+    args.insert(args.end(), more.begin(), more.end());
+    return run(std::move(args));
+  }
+  static void expect_error(const Outcome& r, int code, const std::string& what) {
+    EXPECT_EQ(r.exit_code, code) << r.err;
+    EXPECT_EQ(r.out, "");
+    EXPECT_THAT(r.err, HasSubstr("perplexity: error: "));
+    EXPECT_THAT(r.err, HasSubstr(what));
+  }
+
+  std::string model_;
+};
+
+TEST_F(Perplexity, OfAText) {
+  const Outcome r =
+      run({"-m", model_, "-f", path("text.txt"), "-c", "64", "--chunks", "5", "-t", "1"});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_THAT(r.out, testing::MatchesRegex("Final estimate: PPL = [0-9.]+ \\+/- [0-9.]+\n"));
+  EXPECT_THAT(r.err, HasSubstr("[1]"));
+  EXPECT_THAT(r.err, HasSubstr(",[5]"));
+  const Outcome strided = run({"-m", model_, "-f", path("text.txt"), "-c", "64", "--ppl-stride",
+                               "16", "--chunks", "3", "-t", "1", "--json"});
+  ASSERT_EQ(strided.exit_code, 0) << strided.err;
+  const auto json = nlohmann::json::parse(strided.out);
+  EXPECT_EQ(json.at("tokens").get<int>(), 3 * 16);
+  EXPECT_GT(json.at("perplexity").get<double>(), 1.0);
+}
+
+TEST_F(Perplexity, DivergenceFromAFileIsThatFromTheModel) {
+  const std::vector<std::string> text = {"-m", model_, "-c", "64", "-t", "1", "--json"};
+  const auto with = [&](std::vector<std::string> more) {
+    std::vector<std::string> args = text;
+    args.insert(args.end(), more.begin(), more.end());
+    return run(args);
+  };
+  const Outcome saved = with(
+      {"-f", path("text.txt"), "--chunks", "4", "--precise", "--kl-divergence-base", path("base")});
+  ASSERT_EQ(saved.exit_code, 0) << saved.err;
+  const Outcome file = with({"--kl-divergence", "--kl-divergence-base", path("base"), "--precise"});
+  ASSERT_EQ(file.exit_code, 0) << file.err;
+  const Outcome direct =
+      with({"-f", path("text.txt"), "--chunks", "4", "--precise", "--against", model_});
+  ASSERT_EQ(direct.exit_code, 0) << direct.err;
+  EXPECT_EQ(file.out, direct.out);
+  const auto json = nlohmann::json::parse(file.out);
+  EXPECT_EQ(json.at("tokens").get<int>(), 4 * 31);
+  EXPECT_TRUE(std::abs(json.at("kld").at("mean").get<double>()) <= 1e-4);
+  EXPECT_EQ(json.at("same_top").get<double>(), 1.0);
+  EXPECT_EQ(json.at("perplexity").get<double>(),
+            nlohmann::json::parse(saved.out).at("perplexity").get<double>());
+}
+
+TEST_F(Perplexity, ChoicesAndTheirFiles) {
+  const Outcome r = run_tasks({"--jsonl", path("a.jsonl"), "--svg", path("a.svg")});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_THAT(r.out, HasSubstr("Final result: "));
+  EXPECT_THAT(r.out, HasSubstr("Random chance: 42.8571 +/- "));
+  EXPECT_THAT(r.out, HasSubstr("animals "));
+  EXPECT_THAT(slurp(path("a.svg")), StartsWith("<svg "));
+  const Outcome one = run_tasks({"--subset", "^law$", "--json"});
+  ASSERT_EQ(one.exit_code, 0) << one.err;
+  EXPECT_EQ(nlohmann::json::parse(one.out).at("tasks").get<int>(), 1);
+  const Outcome letters = run_tasks({"--style", "letters", "--shots", "1", "--dev",
+                                     path("tasks.jsonl"), "--jsonl", path("b.jsonl")});
+  ASSERT_EQ(letters.exit_code, 0) << letters.err;
+  const Outcome compared = run({"compare", path("a.jsonl"), path("b.jsonl")});
+  EXPECT_EQ(compared.exit_code, 0) << compared.err;
+  EXPECT_THAT(compared.out, HasSubstr("3 tasks in both"));
+  EXPECT_THAT(compared.out, HasSubstr("McNemar's exact p = "));
+}
+
+TEST_F(Perplexity, AResumedRunEndsWithTheSameBytes) {
+  ASSERT_EQ(run_tasks({"--resume", path("whole.jsonl"), "--jsonl", path("j.jsonl")}).exit_code, 0);
+  const std::string whole = slurp(path("whole.jsonl"));
+  EXPECT_EQ(whole, slurp(path("j.jsonl")));
+  for (size_t n = 0; n < whole.size(); n += 23) {
+    // Less than the first line says nothing of the run.
+    write("part.jsonl", n < whole.find('\n') ? "" : whole.substr(0, n));
+    const Outcome r = run_tasks({"--resume", path("part.jsonl")});
+    ASSERT_EQ(r.exit_code, 0) << n << ": " << r.err;
+    EXPECT_EQ(slurp(path("part.jsonl")), whole) << n;
+  }
+  const Outcome other = run_tasks({"--resume", path("part.jsonl"), "--precise"});
+  expect_error(other, 2, "part.jsonl: is of another run");
+  EXPECT_EQ(slurp(path("part.jsonl")), whole);
+}
+
+TEST_F(Perplexity, Packs) {
+  ASSERT_EQ(run({"pack", path("tasks.jsonl"), path("tasks.bin")}).exit_code, 0);
+  ASSERT_EQ(run({"pack", path("tasks.bin"), path("back.json")}).exit_code, 0);
+  ASSERT_EQ(run({"pack", path("back.json"), path("again.bin")}).exit_code, 0);
+  EXPECT_EQ(slurp(path("tasks.bin")), slurp(path("again.bin")));
+  const Outcome a = run_tasks({});
+  const Outcome b = run({"-m", model_, "--multiple-choice", "-bf", path("tasks.bin"), "-t", "1"});
+  EXPECT_EQ(a.out.substr(a.out.find("Final")), b.out);
+}
+
+TEST_F(Perplexity, TasksThatAreTooLongAreNamed) {
+  const Outcome some = run_tasks({"-c", "8"});
+  ASSERT_EQ(some.exit_code, 0) << some.err;
+  EXPECT_THAT(some.err, HasSubstr("tasks were skipped, the first: task "));
+  expect_error(run_tasks({"-c", "2"}), 2, "all 3 tasks were skipped");
+}
+
+TEST_F(Perplexity, WrongInput) {
+  const std::string text = path("text.txt");
+  expect_error(run({"-m", model_}), 2, "no text");
+  expect_error(run({"-m", model_, "-f", path("none")}), 1, "none: ");
+  expect_error(run({"-m", model_, "-f", text, "-c", "1000000"}), 2, "needs 2000000");
+  expect_error(run({"-m", model_, "-f", text, "--kl-divergence"}), 2, "needs --kl-divergence-base");
+  expect_error(run({"-m", model_, "--kl-divergence", "--kl-divergence-base", text}), 1,
+               "no '_logits_'");
+  expect_error(run_tasks({"--hellaswag"}), 2, "exclude each other");
+  expect_error(run_tasks({"--subset", "["}), 2, "--subset '['");
+  expect_error(run_tasks({"--subset", "none"}), 2, "matches no task");
+  expect_error(run_tasks({"--shots", "2"}), 2, "--shots");
+  expect_error(run({"-m", model_, "--multiple-choice", "-bf", text}), 1, "text.txt: ");
+  expect_error(run({"pack", text, path("o.bin")}), 1, "text.txt: ");
+  expect_error(run({"compare", text, text}), 1, "text.txt: ");
+  EXPECT_FALSE(fs::exists(path("o.bin")));
+}
+
+}  // namespace
+}  // namespace infer::test

@@ -1,0 +1,64 @@
+#include "tools/perplexity/run_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "core/base/error.h"
+
+namespace infer::tools {
+
+RunLog::RunLog(RunLog&& other) noexcept
+    : path_(std::move(other.path_)),
+      before_(std::move(other.before_)),
+      fd_(std::exchange(other.fd_, -1)) {}
+
+RunLog::~RunLog() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Error RunLog::failed() const {
+  return make_error(ErrorCode::kIo, "{}: {}", path_, std::strerror(errno));
+}
+
+Result<RunLog> RunLog::open(const std::string& path, const std::string& header) {
+  RunLog log(path);
+  std::error_code ec;
+  int64_t n_bytes = 0;
+  if (std::filesystem::exists(path, ec) && std::filesystem::file_size(path, ec) > 0) {
+    INFER_ASSIGN(eval::RunFile run, eval::read_run(path));
+    if (run.header != header) {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "--resume {}: is of another run: {} instead of {}", path, run.header,
+                        header);
+    }
+    log.before_ = std::move(run.results);
+    n_bytes = run.n_bytes;
+  }
+  log.fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (log.fd_ < 0) return log.failed();
+  if (::flock(log.fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    return make_error(ErrorCode::kIo, "--resume {}: another run is writing it", path);
+  if (::ftruncate(log.fd_, n_bytes) != 0) return log.failed();
+  if (n_bytes == 0) INFER_TRY(log.append(header));
+  return log;
+}
+
+Result<void> RunLog::append(const std::string& line) {
+  const std::string bytes = line + '\n';
+  size_t at = 0;
+  while (at < bytes.size()) {
+    const ssize_t n = ::write(fd_, bytes.data() + at, bytes.size() - at);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return failed();
+    at += static_cast<size_t>(n);
+  }
+  return {};
+}
+
+}  // namespace infer::tools
