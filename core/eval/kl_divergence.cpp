@@ -25,6 +25,7 @@ size_t rows_len(const TokenChunks& c, int64_t n_vocab) {
 /// A request that packs the judged rows of a window into `out`, and their -log p into `nll`.
 Request packing_request(const TokenChunks& c, int64_t chunk, int64_t n_vocab, BaseRows* out,
                         std::vector<double>* nll) {
+  nll->reserve(static_cast<size_t>(c.rows_a_chunk()));  // a callback may not throw
   Request r;
   r.logits_from = static_cast<int32_t>(c.n_context);
   r.on_logits = [&c, chunk, out, nll, len = log_prob_row_len(n_vocab)](const LogitsRow& row) {
@@ -63,6 +64,7 @@ Result<Divergence> measure(Engine& engine, const TokenChunks& c, int64_t n_vocab
   const auto make = [&](int64_t chunk) {
     Window& w = open[chunk];
     w.base.resize(rows_len(c, n_vocab));
+    w.rows.reserve(static_cast<size_t>(c.rows_a_chunk()));  // a callback may not throw
     if (!problem) {
       if (auto filled = fill(chunk, &w.base); !filled.ok()) problem = std::move(filled).error();
     }
@@ -81,8 +83,8 @@ Result<Divergence> measure(Engine& engine, const TokenChunks& c, int64_t n_vocab
     const auto node = open.extract(chunk);
     for (const RowDivergence& row : node.mapped().rows) {
       if (!std::isfinite(row.kld) || !std::isfinite(row.nll))
-        return make_error(ErrorCode::kNumeric, "window {}: log p of a token is {}", chunk + 1,
-                          -row.nll);
+        return make_error(ErrorCode::kNumeric, "window {}: log p of a token is {}, divergence {}",
+                          chunk + 1, -row.nll, row.kld);
       add(row, &all);
     }
     return o.on_chunk ? o.on_chunk(chunk + 1, all) : Result<void>();
@@ -125,6 +127,7 @@ Result<Divergence> measure_divergence(Engine& engine, const KlBaseReader& base,
     return make_error(kInvalid, "{}: was computed with a context of {}, this one is {}: use -c {}",
                       base.path(), c.n_ctx, engine.n_ctx(), c.n_ctx);
   if (o.max_chunks >= 0) c.n_chunk = std::min(c.n_chunk, o.max_chunks);
+  if (c.n_chunk < 1) return make_error(kInvalid, "--chunks {}: nothing to do", o.max_chunks);
   const text::SpecialIds& special = engine.tokenizer().special();
   if (special.add_bos) c.bos = special.bos;
   return measure(engine, c, base.n_vocab(), o,
@@ -164,7 +167,12 @@ Result<MeanError> write_base(Engine& engine, const TokenChunks& c, int64_t n_bat
   };
   const auto done = [&](int64_t chunk, const Response&) -> Result<void> {
     const auto node = open.extract(chunk);
-    for (const double nll : node.mapped().nll) all.add(nll);
+    for (const double nll : node.mapped().nll) {
+      if (!std::isfinite(nll))
+        return make_error(ErrorCode::kNumeric, "window {}: log p of a token is {}", chunk + 1,
+                          -nll);
+      all.add(nll);
+    }
     INFER_TRY(out->append(node.mapped().rows));
     return on_chunk ? on_chunk(chunk + 1, all) : Result<void>();
   };

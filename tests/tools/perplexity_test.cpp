@@ -158,6 +158,17 @@ TEST_F(Perplexity, WrongInput) {
   expect_error(run({"-m", model_, "-f", text, "--kl-divergence"}), 2, "needs --kl-divergence-base");
   expect_error(run({"-m", model_, "--kl-divergence", "--kl-divergence-base", text}), 1,
                "no '_logits_'");
+  expect_error(run({"-m", model_, "-f", text, "-c", "0"}), 2, "-c 0: ");
+  expect_error(run({"-m", model_, "-f", text, "--chunks", "0"}), 2, "--chunks 0: ");
+  expect_error(run({"-m", model_, "-f", text, "--against", model_, "--kl-divergence-base", text}),
+               2, "one of them");
+  const std::vector<std::string> base = {"-m", model_, "--kl-divergence", "--kl-divergence-base",
+                                         path("base")};
+  for (const char* flag : {"--chunks", "--stride"}) {
+    std::vector<std::string> args = base;
+    args.insert(args.end(), {flag, flag == std::string("--stride") ? "16" : "0"});
+    expect_error(run(args), 2, flag);
+  }
   expect_error(run_tasks({"--hellaswag"}), 2, "exclude each other");
   expect_error(run_tasks({"--subset", "["}), 2, "--subset '['");
   expect_error(run_tasks({"--subset", "none"}), 2, "matches no task");

@@ -106,10 +106,15 @@ Result<void> check_args(const PerplexityArgs& a) {
         "--hellaswag or --winogrande");
   if (a.has_tasks() && a.text.empty() == a.task_file.empty())
     return invalid("where are the tasks? Give one file, with -bf or -f");
-  if (a.kl_divergence && a.kl_base.empty() == a.against.empty())
+  if (divergence && a.kl_base.empty() == a.against.empty())
     return invalid("--kl-divergence needs --kl-divergence-base or --against, one of them");
-  if (!a.has_tasks() && a.text.empty() && (!a.kl_divergence || a.kl_base.empty()))
-    return invalid("no text: give one with -f");
+  const bool from_base = a.kl_divergence && !a.kl_base.empty();
+  if (from_base && a.stride > 0)
+    return invalid("--stride: the windows are those of the file of --kl-divergence-base");
+  if (a.chunks == 0) return invalid("--chunks 0: nothing to do");
+  if (!a.has_tasks() && !from_base && a.model.engine.n_ctx == 0)
+    return invalid("-c 0: a text is cut into windows, which need a length");
+  if (!a.has_tasks() && a.text.empty() && !from_base) return invalid("no text: give one with -f");
   if ((a.style != "letters" || !a.multiple_choice) && (a.shots > 0 || !a.dev.empty()))
     return invalid("--shots and --dev need --multiple-choice --style letters");
   if ((a.shots > 0) != !a.dev.empty()) return invalid("--shots and --dev need each other");
