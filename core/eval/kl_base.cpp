@@ -80,8 +80,10 @@ Result<void> KlBaseReader::read(int64_t chunk, std::span<uint16_t> out) const {
   for (int64_t row = 0; row < chunks_.rows_a_chunk(); ++row) {
     float header[2];
     std::memcpy(header, out.data() + row * len, sizeof(header));
-    if (!std::isfinite(header[0]) || !std::isfinite(header[1]) || header[0] < 0.0f)
-      return make_error(ErrorCode::kNumeric, "{}: window {} row {}: scale {}, least {}", path_,
+    // The highest log p is scale * 65535 + least: 0 or below, but for rounding.
+    const double most = 65535.0 * header[0] + header[1];
+    if (!(header[0] >= 0.0f) || !std::isfinite(header[1]) || !(most <= 0.01))
+      return make_error(ErrorCode::kCorrupt, "{}: window {} row {}: scale {}, least {}", path_,
                         chunk + 1, row, header[0], header[1]);
   }
   return {};

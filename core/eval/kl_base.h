@@ -28,7 +28,7 @@ class KlBaseReader {
   int64_t n_vocab() const { return n_vocab_; }
   const std::string& path() const { return path_; }
   /// Rows of a window, one after the other. Shapes: out [rows_a_chunk * log_prob_row_len].
-  /// Errors: kIo, kNumeric for a row whose scale is no number.
+  /// Errors: kIo, kCorrupt for a row whose numbers make no log-probabilities.
   Result<void> read(int64_t chunk, std::span<uint16_t> out) const;
 
  private:

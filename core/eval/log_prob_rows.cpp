@@ -34,7 +34,7 @@ double pack_log_probs(const LogitsRow& row, TokenId token, std::span<uint16_t> o
   if (header.scale > 0.0f) {
     const float inverse = 1.0f / header.scale;
     for (size_t i = 0; i < x.size(); ++i) {
-      const float q = x[i] > least ? std::min(inverse * (x[i] - least), kSteps) : 0.0f;
+      const float q = x[i] > least ? std::fmin(inverse * (x[i] - least), kSteps) : 0.0f;
       out[i + kHeader] = static_cast<uint16_t>(std::nearbyint(q));
     }
   }

@@ -41,47 +41,65 @@ Result<TokenChunks> cut_text(std::string_view input, const text::Tokenizer& toke
   return c;
 }
 
+namespace {
+
+/// Requests in work, in their order. What they write to outlives it: the destructor cancels them
+/// and waits, on an error as on an exception.
+class OpenRequests {
+ public:
+  explicit OpenRequests(Engine& engine) : engine_(engine) {}
+  OpenRequests(const OpenRequests&) = delete;
+  OpenRequests& operator=(const OpenRequests&) = delete;
+  ~OpenRequests() {
+    for (const RequestId id : ids_) engine_.cancel(id);
+    for (const RequestId id : ids_) (void)engine_.wait(id);
+  }
+
+  int64_t size() const { return std::ssize(ids_); }
+  Result<void> submit(Request request) {
+    ids_.push_back(0);  // no request has this id; nothing can throw between submit and its place
+    auto id = engine_.submit(std::move(request));
+    if (!id.ok()) {
+      ids_.pop_back();
+      return std::move(id).error();
+    }
+    ids_.back() = *id;
+    return {};
+  }
+  Result<Response> wait_first(const std::stop_token& stop) {
+    const RequestId id = ids_.front();
+    const std::stop_callback on_stop(stop, [&] { engine_.cancel(id); });
+    auto response = engine_.wait(id);
+    ids_.pop_front();
+    return response;
+  }
+
+ private:
+  Engine& engine_;
+  std::deque<RequestId> ids_;
+};
+
+}  // namespace
+
 Result<void> run_chunks(Engine& engine, const TokenChunks& chunks, int64_t n_batch,
                         const std::stop_token& stop, const MakeRequest& make,
                         const ChunkDone& done) {
   // One more than a batch holds, so that no step has to wait for the next request.
   const int64_t n_open = std::max<int64_t>(1, n_batch / chunks.n_ctx) + 1;
-  std::deque<RequestId> open;
-  const auto cancel_all = [&] {
-    for (const RequestId id : open) engine.cancel(id);
-    for (const RequestId id : open) (void)engine.wait(id);
-  };
+  OpenRequests open(engine);
   int64_t next = 0;
   for (int64_t chunk = 0; chunk < chunks.n_chunk; ++chunk) {
-    while (next < chunks.n_chunk && std::ssize(open) < n_open) {
+    while (next < chunks.n_chunk && open.size() < n_open && !stop.stop_requested()) {
       Request request = make(next);
       request.prompt = chunks.input(next++);
       request.max_tokens = 0;
-      auto id = engine.submit(std::move(request));
-      if (!id.ok()) {
-        cancel_all();
-        return std::move(id).error();
-      }
-      open.push_back(*id);
+      INFER_TRY(open.submit(std::move(request)));
     }
-    const RequestId id = open.front();
-    auto response = [&] {
-      const std::stop_callback on_stop(stop, [&] { engine.cancel(id); });
-      return engine.wait(id);
-    }();
-    open.pop_front();
-    Result<void> result;
-    if (stop.stop_requested()) {
-      result = make_error(ErrorCode::kCancelled, "interrupted");
-    } else if (!response.ok()) {
-      result = std::move(response).error();
-    } else {
-      result = done(chunk, *response);
-    }
-    if (!result.ok()) {
-      cancel_all();
-      return result;
-    }
+    if (stop.stop_requested()) return make_error(ErrorCode::kCancelled, "interrupted");
+    const auto response = open.wait_first(stop);
+    if (stop.stop_requested()) return make_error(ErrorCode::kCancelled, "interrupted");
+    if (!response.ok()) return response.error();
+    INFER_TRY(done(chunk, *response));
   }
   return {};
 }

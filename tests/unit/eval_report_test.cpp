@@ -1,4 +1,5 @@
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -192,6 +193,20 @@ TEST_F(EvalFiles, BaseFilesComeBackAndHostileOnesAreNamed) {
   EXPECT_THAT(with(16, '\x7f'), HasSubstr("too few for 2139062143 windows"));
   EXPECT_THAT(with(20, '\x7f'), HasSubstr("a token = 2139062143"));
   EXPECT_THAT(with(0, 'x'), HasSubstr("no '_logits_'"));
+  for (const auto& [scale, least] : {std::pair{-1.0f, -3.0f},
+                                     {std::nanf(""), -3.0f},
+                                     {1.0f, -3.0f},
+                                     {0.0f, 80.0f},
+                                     {0.0f, -INFINITY}}) {
+    std::string bytes = good;
+    std::memcpy(bytes.data() + 20 + 4 * 32, &scale, sizeof(scale));
+    std::memcpy(bytes.data() + 20 + 4 * 32 + 4, &least, sizeof(least));
+    const auto read = KlBaseReader::open(write("bad", bytes));
+    ASSERT_TRUE(read.ok());
+    const auto row = (*read)->read(0, rows);
+    ASSERT_FALSE(row.ok()) << scale << " " << least;
+    EXPECT_THAT(row.error().message, HasSubstr("bad: window 1 row 0: scale"));
+  }
 }
 
 TEST(EvalDivergence, Percentiles) {

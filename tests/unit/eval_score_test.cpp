@@ -1,4 +1,5 @@
 #include <cmath>
+#include <new>
 #include <numeric>
 #include <string>
 
@@ -171,6 +172,23 @@ TEST(EvalPerplexity, IsTheMeanOfSecondHalves) {
     EXPECT_EQ(ppl->nll.n(), 42);
     EXPECT_TRUE(std::fabs(ppl->nll.mean() - want.mean()) <= 1e-5);
   }
+}
+
+/// What callbacks write to dies with the caller: nothing may be in work then.
+TEST(EvalPerplexity, AnExceptionLeavesNothingOpen) {
+  TokenChunks c;
+  c.n_ctx = c.stride = 16;
+  c.n_chunk = 6;
+  c.n_context = 8;
+  c.tokens = tokens(96, 1);
+  FakeEngine fake = make_engine(64, 5);
+  const auto make = [](int64_t) { return Request{}; };
+  const auto done = [](int64_t, const Response&) -> Result<void> { throw std::bad_alloc(); };
+  EXPECT_THROW((void)run_chunks(*fake.engine, c, 64, {}, make, done), std::bad_alloc);
+  const EngineStats stats = fake.engine->stats();
+  EXPECT_EQ(stats.blocks_free, stats.blocks_total);
+  const auto worked = fake.engine->run_step();
+  EXPECT_TRUE(worked.ok() && !*worked);
 }
 
 }  // namespace
