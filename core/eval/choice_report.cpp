@@ -51,6 +51,7 @@ std::string result_line(const TaskResult& r) {
   line["scores"] = std::move(scores);
   line["choice"] = r.choice;
   line["answer"] = r.answer;
+  if (!r.also_right.empty()) line["also_right"] = r.also_right;
   line["correct"] = r.correct();
   return dump(line);
 }
@@ -87,6 +88,11 @@ Result<TaskResult> parse_result_line(std::string_view text) {
   const int64_t last = std::ssize(r.scores) - 1;
   if (!number("choice", 0, last, &r.choice)) return corrupt("key 'choice' is none of the answers");
   if (!number("answer", 0, last, &r.answer)) return corrupt("key 'answer' is none of the answers");
+  for (const Json& also : line.value("also_right", Json::array())) {
+    const auto i = also.is_number_integer() ? also.get<int64_t>() : -1;
+    if (i < 0 || i > last) return corrupt("key 'also_right' has none of the answers");
+    r.also_right.push_back(static_cast<int>(i));
+  }
   return r;
 }
 
@@ -192,7 +198,7 @@ Result<Comparison> compare_runs(const RunFile& a, const RunFile& b) {
     const auto it = others.find(r.task);
     if (!r.skipped.empty() || it == others.end()) continue;
     const TaskResult& o = *it->second;
-    if (r.answer != o.answer || r.subject != o.subject)
+    if (r.answer != o.answer || r.also_right != o.also_right || r.subject != o.subject)
       return make_error(ErrorCode::kInvalidArgument,
                         "task {} is not the same in both runs: right answer {} and {}", r.task,
                         r.answer, o.answer);

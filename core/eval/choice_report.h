@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -18,9 +19,12 @@ struct TaskResult {
   std::string subject;
   std::vector<double> scores;  ///< empty: skipped
   int choice = -1, answer = -1;
-  std::string skipped;  ///< why
+  std::string skipped;            ///< why
+  std::vector<int> also_right{};  ///< answers besides `answer`; rarely any
 
-  bool correct() const { return choice >= 0 && choice == answer; }
+  bool correct() const {
+    return choice >= 0 && (choice == answer || std::ranges::count(also_right, choice) > 0);
+  }
 };
 
 /// One JSON object without line end, the same for the same result on every machine.

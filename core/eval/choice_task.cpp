@@ -9,6 +9,8 @@
 namespace infer::eval {
 
 Result<void> check_tasks(const std::vector<ChoiceTask>& tasks, const std::string& path) {
+  // What recurses over a subject (std::regex) does so a character at a time.
+  constexpr size_t kMaxSubject = 1000;
   if (tasks.empty()) return make_error(ErrorCode::kCorrupt, "{}: has no tasks", path);
   for (size_t i = 0; i < tasks.size(); ++i) {
     const ChoiceTask& t = tasks[i];
@@ -16,13 +18,26 @@ Result<void> check_tasks(const std::vector<ChoiceTask>& tasks, const std::string
       return make_error(ErrorCode::kCorrupt, "{}: task {}: {}", path, i + 1, what);
     };
     if (t.question.empty()) return bad("the question is empty");
+    if (t.subject.size() > kMaxSubject)
+      return bad(fmt::format("a subject of {} bytes, above {}", t.subject.size(), kMaxSubject));
     if (t.single.texts.size() < 2) return bad("has fewer than two answers");
+    for (const Answers* answers : {&t.single, &t.multiple}) {
+      if (answers->texts.size() > kMaxAnswers)
+        return bad(fmt::format("{} answers, above {}", answers->texts.size(), kMaxAnswers));
+      for (const int32_t label : answers->labels) {
+        if (label != 0 && label != 1) return bad(fmt::format("label {} is neither 0 nor 1", label));
+      }
+    }
     for (size_t a = 0; a < t.single.texts.size(); ++a) {
       if (t.single.texts[a].empty()) return bad(fmt::format("answer {} is empty", a + 1));
     }
     if (right_answer(t) < 0) return bad("no answer is labelled right");
   }
   return {};
+}
+
+bool is_right(const ChoiceTask& task, int answer) {
+  return answer >= 0 && task.single.labels[static_cast<size_t>(answer)] == 1;
 }
 
 int right_answer(const ChoiceTask& task) {

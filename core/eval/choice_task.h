@@ -16,20 +16,25 @@ struct Answers {
   bool operator==(const Answers&) const = default;
 };
 
+inline constexpr size_t kMaxAnswers = 100;  ///< of a task, as in llama.cpp
+
 struct ChoiceTask {
   std::string subject;  ///< empty: not known
   std::string question;
-  Answers single;    ///< one of them is right
+  Answers single;    ///< one of them is right; where more are labelled so, each of those
   Answers multiple;  ///< several are; kept, not used
   bool operator==(const ChoiceTask&) const = default;
 };
 
-/// Tasks that are as they must be to be scored: a question and two answers at least, none empty.
+/// Tasks that are as they must be to be scored: a question and 2 to kMaxAnswers answers, none
+/// empty, a subject that is a name.
 /// Errors: kCorrupt naming the task (from 1) and what is wrong.
 Result<void> check_tasks(const std::vector<ChoiceTask>& tasks, const std::string& path);
 
-/// The index of the right answer; -1 if no label says 1.
+/// The index of the right answer, the first of several; -1 if no label says 1.
 int right_answer(const ChoiceTask& task);
+/// Whether label `answer` says 1. Needs: labels; answer < texts.
+bool is_right(const ChoiceTask& task, int answer);
 
 /// `n` of all tasks (n <= 0 or n >= all: every one in its order) as llama-perplexity selects them
 /// for --multiple-choice-tasks and --winogrande-tasks, in the order in which it takes them.

@@ -11,8 +11,6 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the file is little endian");
 
-constexpr uint32_t kMaxAnswers = 100;  // llama.cpp's limit
-
 /// Takes one thing after the other off a task; after something wrong everything is empty.
 class Cursor {
  public:

@@ -65,10 +65,12 @@ Problem read_choices(const Json& object, Answers* out) {
   if (auto problem = read_strings(object["choices"], "choices", &texts)) return problem;
   if (!object.contains("answer")) return "has no key 'answer'";
   const Json& answer = object["answer"];
+  // Anything nested stays as it is: to print it takes a stack as deep.
+  if (!answer.is_string() && !answer.is_number_integer())
+    return "key 'answer' is neither a letter nor a number";
   const std::string text = answer.is_string() ? answer.get<std::string>() : answer.dump();
   const int right = answer_index(text, texts.size());
-  if (right < 0)
-    return fmt::format("key 'answer' = {}, of {} choices", answer.dump(), texts.size());
+  if (right < 0) return fmt::format("key 'answer' = {}, of {} choices", text, texts.size());
   *out = one_right(std::move(texts), right);
   return std::nullopt;
 }

@@ -117,6 +117,22 @@ TEST_F(Perplexity, ChoicesAndTheirFiles) {
   EXPECT_THAT(compared.out, HasSubstr("McNemar's exact p = "));
 }
 
+/// As llama-perplexity counts them.
+TEST_F(Perplexity, EachOfSeveralRightAnswersIsRight) {
+  const auto right = [&](const std::string& labels) {
+    write("several.json", R"({"question": "Once upon a", "single_correct": {"answers": )"
+                          R"(["time", "moo moo", "qq zz"], "labels": )" +
+                              labels + "}}");
+    const Outcome r =
+        run({"-m", model_, "--multiple-choice", "-bf", path("several.json"), "-t", "1", "--json"});
+    EXPECT_EQ(r.exit_code, 0) << r.err;
+    return nlohmann::json::parse(r.out).at("accuracy").at("value").get<double>();
+  };
+  EXPECT_EQ(right("[1, 0, 0]") + right("[0, 1, 0]") + right("[0, 0, 1]"), 1.0);
+  EXPECT_EQ(right("[1, 1, 1]"), 1.0);
+  EXPECT_EQ(right("[1, 1, 0]") + right("[0, 1, 1]") + right("[1, 0, 1]"), 2.0);
+}
+
 TEST_F(Perplexity, AResumedRunEndsWithTheSameBytes) {
   ASSERT_EQ(run_tasks({"--resume", path("whole.jsonl"), "--jsonl", path("j.jsonl")}).exit_code, 0);
   const std::string whole = slurp(path("whole.jsonl"));

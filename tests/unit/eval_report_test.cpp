@@ -36,11 +36,19 @@ TEST(EvalReport, LinesComeBack) {
   const auto back = parse_result_line(result_line(r));
   ASSERT_TRUE(back.ok()) << back.error().message;
   EXPECT_EQ(result_line(*back), result_line(r));
+  EXPECT_FALSE(back->correct());
+  r.also_right = {1, 3};
+  const auto several = parse_result_line(result_line(r));
+  ASSERT_TRUE(several.ok()) << several.error().message;
+  EXPECT_TRUE(several->correct());
+  EXPECT_EQ(result_line(*several), result_line(r));
   r.scores.clear();
   r.skipped = "too long";
   EXPECT_EQ(parse_result_line(result_line(r))->skipped, "too long");
   for (const char* bad : {"", "[]", "{}", R"({"task":-1,"scores":[1],"choice":0,"answer":0})",
                           R"({"task":1,"scores":[],"choice":0,"answer":0})",
+                          R"({"task":1,"scores":[1],"choice":0,"answer":0,"also_right":[1]})",
+                          R"({"task":1,"scores":[1],"choice":0,"answer":0,"also_right":"x"})",
                           R"({"task":1,"scores":["x"],"choice":0,"answer":0})",
                           R"({"task":1,"scores":[1],"choice":1,"answer":0})",
                           R"({"task":1,"scores":[1],"choice":0,"answer":-1})"})

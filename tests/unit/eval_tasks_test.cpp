@@ -113,6 +113,10 @@ TEST(EvalTasks, WrongTextFilesAreNamed) {
   EXPECT_THAT(json("7"), HasSubstr("task 1: is no JSON object"));
   EXPECT_THAT(json(R"({"question": "Q", "choices": ["a", "b"], "answer": 2})"),
               HasSubstr("key 'answer' = 2, of 2 choices"));
+  const size_t deep = 1000000;
+  EXPECT_THAT(json(R"({"question": "Q", "choices": ["a", "b"], "answer": )" +
+                   std::string(deep, '[') + std::string(deep, ']') + "}"),
+              HasSubstr("key 'answer' is neither a letter nor a number"));
   EXPECT_THAT(json(R"({"question": "Q", "choices": ["a", 1], "answer": 0})"),
               HasSubstr("an entry that is no text"));
   EXPECT_THAT(
@@ -135,6 +139,16 @@ TEST(EvalTasks, TasksThatCannotBeScoredAreNamed) {
               HasSubstr("f: task 2: the quest"));
   EXPECT_THAT(problem([](ChoiceTask& t) { t.single.texts[1].clear(); }), HasSubstr("answer 2 is"));
   EXPECT_THAT(problem([](ChoiceTask& t) { t.single = {{"a"}, {1}}; }), HasSubstr("fewer than two"));
+  EXPECT_THAT(problem([](ChoiceTask& t) { t.subject = std::string(100000, 's'); }),
+              HasSubstr("f: task 2: a subject of 100000 bytes"));
+  EXPECT_THAT(problem([](ChoiceTask& t) {
+                t.multiple = {std::vector<std::string>(101, "a"), std::vector<int32_t>(101, 1)};
+              }),
+              HasSubstr("101 answers, above 100"));
+  EXPECT_THAT(problem([](ChoiceTask& t) {
+                t.single.labels = {1, 7};
+              }),
+              HasSubstr("label 7 is neither 0 nor 1"));
   EXPECT_THAT(problem([](ChoiceTask& t) {
                 t.single.labels = {0, 0};
               }),

@@ -180,6 +180,9 @@ eval::TaskResult TaskRun::result_of(int64_t i, const eval::Scored& scored) const
     const eval::ChoiceTask& task = job_.tasks[static_cast<size_t>(i)];
     r.subject = task.subject;
     r.answer = eval::right_answer(task);
+    for (int a = r.answer + 1; a < std::ssize(task.single.texts); ++a) {
+      if (eval::is_right(task, a)) r.also_right.push_back(a);
+    }
   }
   return r;
 }
