@@ -27,7 +27,7 @@ class CpuBackend final : public runtime::Backend {
     return {"cpu",
             fmt::format("{}, {}, {} thread{}", cpu_name_, device_.kernels().isa, n_threads_,
                         n_threads_ == 1 ? "" : "s"),
-            memory};
+            memory, std::string(device_.kernels().isa)};
   }
 
   bool supports(const graph::Graph& graph, const graph::Op& op,

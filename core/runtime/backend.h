@@ -115,6 +115,7 @@ struct DeviceInfo {
   std::string name;          ///< "cpu", "cuda:0"
   std::string description;   ///< "AMD EPYC, avx2, 2 threads"
   int64_t memory_bytes = 0;  ///< 0: unknown
+  std::string isa{};         ///< level of a CPU's kernels, on which results depend: "avx2"
 };
 
 class Backend {

@@ -138,14 +138,17 @@ TEST_F(Perplexity, AResumedRunEndsWithTheSameBytes) {
   const std::string whole = slurp(path("whole.jsonl"));
   EXPECT_EQ(whole, slurp(path("j.jsonl")));
   for (size_t n = 0; n < whole.size(); n += 23) {
-    // Less than the first line says nothing of the run.
-    write("part.jsonl", n < whole.find('\n') ? "" : whole.substr(0, n));
+    write("part.jsonl", whole.substr(0, n));
     const Outcome r = run_tasks({"--resume", path("part.jsonl")});
     ASSERT_EQ(r.exit_code, 0) << n << ": " << r.err;
     EXPECT_EQ(slurp(path("part.jsonl")), whole) << n;
   }
-  const Outcome other = run_tasks({"--resume", path("part.jsonl"), "--precise"});
-  expect_error(other, 2, "part.jsonl: is of another run");
+  const std::vector<std::vector<std::string>> others = {
+      {"--precise"}, {"-ctk", "f32"}, {"--isa", "generic"}, {"--rope-freq-base", "5000"}};
+  for (std::vector<std::string> more : others) {
+    more.insert(more.end(), {"--resume", path("part.jsonl")});
+    expect_error(run_tasks(more), 2, "part.jsonl: is of another run");
+  }
   EXPECT_EQ(slurp(path("part.jsonl")), whole);
 }
 
@@ -184,6 +187,13 @@ TEST_F(Perplexity, WrongInput) {
     std::vector<std::string> args = base;
     args.insert(args.end(), {flag, flag == std::string("--stride") ? "16" : "0"});
     expect_error(run(args), 2, flag);
+  }
+  for (const char* flag : {"--jsonl", "--svg", "--svg-with"}) {
+    std::vector<std::string> args = {flag, path("none/file")};
+    if (flag == std::string("--svg-with")) args.insert(args.end(), {"--svg", path("o.svg")});
+    const Outcome r = run_tasks(args);
+    expect_error(r, 1, "none/file: ");
+    EXPECT_EQ(r.err.find("tok/s"), std::string::npos) << "after the run: " << flag;
   }
   expect_error(run_tasks({"--hellaswag"}), 2, "exclude each other");
   expect_error(run_tasks({"--subset", "["}), 2, "--subset '['");

@@ -17,6 +17,7 @@
 #include "core/eval/choice_report.h"
 #include "core/eval/choice_score.h"
 #include "core/model/model.h"
+#include "gguf/content_hash.h"
 #include "tools/common/text_file.h"
 #include "tools/perplexity/progress.h"
 #include "tools/perplexity/run_file.h"
@@ -28,6 +29,10 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kProgram = "perplexity";
+
+std::string file_name(const std::string& path) {
+  return std::filesystem::path(path).filename().string();
+}
 
 /// What is to be scored, whatever the form of its tasks.
 struct Job {
@@ -95,45 +100,72 @@ uint32_t job_hash(const Job& job) {
     const std::string sized = fmt::format("{}:{}", text.size(), text);
     crc = crc32c(crc, std::as_bytes(std::span(sized)));
   };
+  const auto add_task = [&](const eval::ChoiceTask& t) {
+    add(t.subject);
+    add(t.question);
+    for (const std::string& s : t.single.texts) add(s);
+    for (const int32_t label : t.single.labels) add(std::to_string(label));
+  };
   for (const int64_t i : job.selected) {
     add(std::to_string(i));
     if (!job.gaps.empty()) {
       const eval::Winogrande& t = job.gaps[static_cast<size_t>(i)];
       for (const std::string& s : {t.before, t.words[0], t.words[1], t.after}) add(s);
+      add(std::to_string(t.answer));
       continue;
     }
-    const eval::ChoiceTask& t = job.tasks[static_cast<size_t>(i)];
-    add(t.question);
-    for (const std::string& s : t.single.texts) add(s);
+    add_task(job.tasks[static_cast<size_t>(i)]);
   }
   for (const auto& [subject, shots] : job.shots) {
-    for (const eval::ChoiceTask& t : shots) add(t.question);
+    for (const eval::ChoiceTask& t : shots) add_task(t);
   }
   return crc;
 }
 
-/// What makes two runs the same run: the first line of its file.
-std::string run_header(const PerplexityArgs& args, const Job& job, const Engine& engine) {
+Result<Json> adapters_json(const ModelOptions& options) {
+  std::vector<std::pair<std::string, float>> all;
+  for (const std::string& path : options.lora) all.emplace_back(path, 1.0f);
+  all.insert(all.end(), options.lora_scaled.begin(), options.lora_scaled.end());
+  Json list = Json::array();
+  for (const auto& [path, scale] : all) {
+    INFER_ASSIGN(const auto file, gguf::Reader::open(path));
+    list.push_back({{"name", file_name(path)},
+                    {"hash", fmt::format("{:016x}", gguf::content_hash(*file))},
+                    {"scale", scale}});
+  }
+  return list;
+}
+
+/// What makes two runs the same run, everything that numbers depend on: the first line of its file.
+Result<std::string> run_header(const PerplexityArgs& args, const Job& job,
+                               const LoadedModel& loaded) {
+  const Engine& engine = *loaded.engine;
   const gguf::Reader& file = engine.model().file();
-  std::error_code ec;
-  const auto n_bytes = std::filesystem::file_size(file.path(), ec);
-  Json run{{"kind", job.name},
-           {"model", std::filesystem::path(file.path()).filename().string()},
-           {"model_bytes", ec ? 0 : n_bytes},
-           {"tasks", job.selected.size()},
-           {"tasks_crc32c", fmt::format("{:08x}", job_hash(job))},
-           {"style", args.style},
-           {"shots", args.shots},
-           {"n_ctx", engine.n_ctx()},
-           {"precise", args.model.engine.precise}};
+  const std::string cache = args.model.engine.precise ? "f32" : "f16";
+  const auto type_or_default = [&](const std::string& type) { return type.empty() ? cache : type; };
+  Json run{
+      {"kind", job.name},
+      {"model", file_name(file.path())},
+      {"model_hash", fmt::format("{:016x}", gguf::content_hash(file))},
+      {"tasks", job.selected.size()},
+      {"tasks_crc32c", fmt::format("{:08x}", job_hash(job))},
+      {"style", args.style},
+      {"shots", args.shots},
+      {"n_ctx", engine.n_ctx()},
+      {"precise", args.model.engine.precise},
+      {"kv_types", type_or_default(args.model.type_k) + "/" + type_or_default(args.model.type_v)},
+      {"isa", loaded.backends.front()->describe().isa}};
+  if (args.model.engine.unfused) run["unfused"] = true;
+  INFER_ASSIGN(Json adapters, adapters_json(args.model));
+  if (!adapters.empty()) run["lora"] = std::move(adapters);
   return Json{{"run", std::move(run)}}.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 /// Scores what an earlier run did not, and keeps everything in its order.
 class TaskRun {
  public:
-  TaskRun(const PerplexityArgs& args, const Job& job, Engine& engine)
-      : args_(args), job_(job), engine_(engine), header_(run_header(args, job, engine)) {}
+  TaskRun(const PerplexityArgs& args, const Job& job, Engine& engine, std::string header)
+      : args_(args), job_(job), engine_(engine), header_(std::move(header)) {}
 
   Result<void> run(const std::stop_token& stop);
   const eval::ChoiceSummary& summary() const { return summary_; }
@@ -242,34 +274,52 @@ Result<void> TaskRun::run(const std::stop_token& stop) {
   return scored;
 }
 
-Result<void> write_file(const std::string& path, const std::string& text) {
-  INFER_ASSIGN(OutputFile out, OutputFile::create(path));
-  INFER_TRY(out.write(std::string_view(text)));
-  return out.finish();
+/// What is written at the end, opened at the beginning: a run of hours does not end at a wrong
+/// path.
+struct Outputs {
+  std::optional<OutputFile> jsonl, svg;
+  std::optional<eval::RunFile> other;  ///< of --svg-with
+};
+
+Result<Outputs> open_outputs(const PerplexityArgs& args) {
+  Outputs out;
+  const auto open = [](const std::string& path, std::optional<OutputFile>* file) -> Result<void> {
+    if (path.empty()) return {};
+    INFER_ASSIGN(OutputFile created, OutputFile::create(path));
+    file->emplace(std::move(created));
+    return {};
+  };
+  INFER_TRY(open(args.jsonl, &out.jsonl));
+  INFER_TRY(open(args.svg, &out.svg));
+  if (!args.svg_other.empty()) {
+    INFER_ASSIGN(out.other, eval::read_run(args.svg_other));
+  }
+  return out;
 }
 
-std::string file_name(const std::string& path) {
-  return std::filesystem::path(path).filename().string();
+Result<void> write_all(OutputFile* file, std::string_view text) {
+  INFER_TRY(file->write(text));
+  return file->finish();
 }
 
 Result<void> write_chart(const PerplexityArgs& args, const std::string& model,
-                         const eval::ChoiceSummary& summary) {
+                         const eval::ChoiceSummary& summary, Outputs* out) {
   std::vector<eval::ChartRun> runs{{model, &summary}};
   eval::ChoiceSummary other;
-  if (!args.svg_other.empty()) {
-    INFER_ASSIGN(const eval::RunFile run, eval::read_run(args.svg_other));
-    for (const eval::TaskResult& r : run.results) other.add(r);
-    const Json header = Json::parse(run.header, nullptr, false);
+  if (out->other) {
+    for (const eval::TaskResult& r : out->other->results) other.add(r);
+    const Json header = Json::parse(out->other->header, nullptr, false);
     std::string name = file_name(args.svg_other);
-    if (header["run"].is_object() && header["run"].contains("model") &&
-        header["run"]["model"].is_string())
-      name = header["run"]["model"].get<std::string>();
+    if (const auto run = header.find("run"); run != header.end() && run->is_object())
+      if (const auto it = run->find("model"); it != run->end() && it->is_string())
+        name = it->get<std::string>();
     runs.push_back({name, &other});
   }
-  return write_file(args.svg, eval::accuracy_chart(runs));
+  return write_all(&*out->svg, eval::accuracy_chart(runs));
 }
 
-Result<void> report(const PerplexityArgs& args, const TaskRun& run, const std::string& model) {
+Result<void> report(const PerplexityArgs& args, const TaskRun& run, const std::string& model,
+                    Outputs* out) {
   const eval::ChoiceSummary& summary = run.summary();
   if (summary.n_skipped() > 0) {
     const eval::TaskResult& first = summary.first_skipped();
@@ -280,17 +330,18 @@ Result<void> report(const PerplexityArgs& args, const TaskRun& run, const std::s
   if (summary.n_done() == 0)
     return make_error(ErrorCode::kInvalidArgument, "all {} tasks were skipped: a larger -c may do",
                       summary.n_skipped());
-  if (!args.jsonl.empty()) {
-    std::string lines = run.header() + '\n';
-    for (const eval::TaskResult& r : run.results()) lines += eval::result_line(r) + '\n';
-    INFER_TRY(write_file(args.jsonl, lines));
-  }
-  if (!args.svg.empty()) INFER_TRY(write_chart(args, model, summary));
   if (args.json) {
     fmt::print("{}\n", eval::summary_json(summary, run.header()));
   } else {
     fmt::print("{}", eval::summary_text(summary));
   }
+  // Behind the result, which a full disk does not take away.
+  if (out->jsonl) {
+    std::string lines = run.header() + '\n';
+    for (const eval::TaskResult& r : run.results()) lines += eval::result_line(r) + '\n';
+    INFER_TRY(write_all(&*out->jsonl, lines));
+  }
+  if (out->svg) INFER_TRY(write_chart(args, model, summary, out));
   return {};
 }
 
@@ -298,6 +349,7 @@ Result<void> report(const PerplexityArgs& args, const TaskRun& run, const std::s
 
 Result<void> run_tasks(const PerplexityArgs& args, const std::stop_token& stop) {
   INFER_ASSIGN(const Job job, read_job(args));
+  INFER_ASSIGN(Outputs out, open_outputs(args));
   PerplexityArgs with_room = args;
   EngineOptions& engine = with_room.model.engine;
   engine.max_seqs = args.n_parallel;
@@ -306,9 +358,10 @@ Result<void> run_tasks(const PerplexityArgs& args, const std::stop_token& stop) 
   INFER_ASSIGN(const LoadedModel loaded, load_model(kProgram, with_room.model));
   fmt::print(stderr, "{}\n", loaded.engine->summary());
   fmt::print(stderr, "{}: {}: {} tasks of {}\n", kProgram, job.name, job.selected.size(), job.path);
-  TaskRun run(with_room, job, *loaded.engine);
+  INFER_ASSIGN(std::string header, run_header(args, job, loaded));
+  TaskRun run(with_room, job, *loaded.engine, std::move(header));
   INFER_TRY(run.run(stop));
-  return report(with_room, run, file_name(loaded.engine->model().file().path()));
+  return report(with_room, run, file_name(loaded.engine->model().file().path()), &out);
 }
 
 Result<void> compare_files(const std::string& path_a, const std::string& path_b, bool json) {

@@ -6,7 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
+#include <string_view>
 #include <utility>
 
 #include "core/base/error.h"
@@ -26,11 +26,25 @@ Error RunLog::failed() const {
   return make_error(ErrorCode::kIo, "{}: {}", path_, std::strerror(errno));
 }
 
+/// False for an empty file, or one that was stopped in the middle of this very first line.
+Result<bool> RunLog::has_begun(const std::string& header) const {
+  std::string first(header.size() + 1, '\0');
+  const ssize_t n = ::pread(fd_, first.data(), first.size(), 0);
+  if (n < 0) return failed();
+  return static_cast<size_t>(n) > header.size() ||
+         !header.starts_with(std::string_view(first).substr(0, static_cast<size_t>(n)));
+}
+
 Result<RunLog> RunLog::open(const std::string& path, const std::string& header) {
   RunLog log(path);
-  std::error_code ec;
+  log.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
+  if (log.fd_ < 0) return log.failed();
+  // Before anything is read: another run may be about to add what would be cut off below.
+  if (::flock(log.fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    return make_error(ErrorCode::kIo, "--resume {}: another run is writing it", path);
   int64_t n_bytes = 0;
-  if (std::filesystem::exists(path, ec) && std::filesystem::file_size(path, ec) > 0) {
+  INFER_ASSIGN(const bool begun, log.has_begun(header));
+  if (begun) {
     INFER_ASSIGN(eval::RunFile run, eval::read_run(path));
     if (run.header != header) {
       return make_error(ErrorCode::kInvalidArgument,
@@ -40,10 +54,6 @@ Result<RunLog> RunLog::open(const std::string& path, const std::string& header) 
     log.before_ = std::move(run.results);
     n_bytes = run.n_bytes;
   }
-  log.fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (log.fd_ < 0) return log.failed();
-  if (::flock(log.fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-    return make_error(ErrorCode::kIo, "--resume {}: another run is writing it", path);
   if (::ftruncate(log.fd_, n_bytes) != 0) return log.failed();
   if (n_bytes == 0) INFER_TRY(log.append(header));
   return log;

@@ -27,6 +27,7 @@ class RunLog {
  private:
   explicit RunLog(std::string path) : path_(std::move(path)) {}
   Error failed() const;
+  Result<bool> has_begun(const std::string& header) const;
 
   std::string path_;
   std::vector<eval::TaskResult> before_;
