@@ -21,6 +21,17 @@ int64_t shared_tokens(const std::vector<std::vector<TokenId>>& texts) {
   return static_cast<int64_t>(n);
 }
 
+/// Sequences of a task: what its texts share, and each of them.
+int64_t places(const Alternatives& a) { return std::ssize(a.texts) + 1; }
+
+/// Tokens of a task; what its texts share is in the cache once.
+int64_t tokens_in_work(const Alternatives& a) {
+  const int64_t n_shared = shared_tokens(a.texts);
+  int64_t n = n_shared;
+  for (const std::vector<TokenId>& text : a.texts) n += std::ssize(text) - n_shared;
+  return n;
+}
+
 /// A task whose texts the engine has.
 struct Open {
   RequestId id = 0;
@@ -96,10 +107,10 @@ class Scoring {
         INFER_ASSIGN(held_, make_(next_++));
       }
       if (!held_) return {};
-      const auto n_seq = static_cast<int64_t>(held_->texts.size()) + 1;
-      int64_t n_tok = 0;
-      for (const std::vector<TokenId>& text : held_->texts) n_tok += std::ssize(text);
-      const bool fits = n_seq_ + n_seq <= options_.max_seqs && n_tok_ + n_tok <= options_.max_tok;
+      const int64_t n_seq = places(*held_), n_tok = tokens_in_work(*held_);
+      // Tasks that are skipped take no place, but are not piled up either.
+      const bool fits = std::ssize(open_) < options_.max_seqs &&
+                        n_seq_ + n_seq <= options_.max_seqs && n_tok_ + n_tok <= options_.max_tok;
       if (!open_.empty() && !fits) return {};
       Request request;
       Open o = prepare(*std::exchange(held_, std::nullopt), engine_.n_ctx(), &request);
@@ -107,6 +118,8 @@ class Scoring {
         INFER_ASSIGN(o.id, engine_.submit(std::move(request)));
         n_seq_ += n_seq;
         n_tok_ += n_tok;
+      } else {
+        o.what = {};
       }
       open_.push_back(std::move(o));
     }
@@ -129,8 +142,8 @@ class Scoring {
     }();
     if (options_.stop.stop_requested()) return make_error(ErrorCode::kCancelled, "interrupted");
     if (!response.ok()) return std::move(response).error();
-    n_seq_ -= std::ssize(o.what.texts) + 1;
-    for (const std::vector<TokenId>& text : o.what.texts) n_tok_ -= std::ssize(text);
+    n_seq_ -= places(o.what);
+    n_tok_ -= tokens_in_work(o.what);
     auto scored = scores_of(o, *response);
     if (!scored.ok())
       return make_error(scored.error().code, "task {}: {}", task + 1, scored.error().message);

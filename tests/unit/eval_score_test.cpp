@@ -123,6 +123,24 @@ TEST(EvalScore, TooLongAndUnsharedTextsAreSkippedAndNamed) {
   EXPECT_THAT(skipped, HasSubstr("its texts share no token"));
 }
 
+TEST(EvalScore, SkippedTasksAreNotPiledUp) {
+  FakeEngine fake = make_engine(64, 6);
+  int64_t n_made = 0, n_done = 0, most = 0;
+  const auto make = [&](int64_t) -> Result<Alternatives> {
+    most = std::max(most, ++n_made - n_done);
+    return make_texts(100, {30, 2}, 1);
+  };
+  const auto done = [&](int64_t, const Scored& s) -> Result<void> {
+    EXPECT_NE(s.skipped, "");
+    ++n_done;
+    return {};
+  };
+  ASSERT_TRUE(
+      score_tasks(*fake.engine, 50, {.max_seqs = 6, .max_tok = 300, .stop = {}}, make, done).ok());
+  EXPECT_EQ(n_done, 50);
+  EXPECT_TRUE(most <= 8) << most;
+}
+
 TEST(EvalScore, ErrorsAndStopsEndItWithNothingLeftOpen) {
   const std::vector<Alternatives> tasks = some_tasks();
   const auto make = [&](int64_t i) { return Result<Alternatives>(tasks[static_cast<size_t>(i)]); };
