@@ -149,7 +149,7 @@ Proportion ChoiceSummary::chance() const {
   return c;
 }
 
-std::string summary_text(const ChoiceSummary& summary) {
+std::string summary_text(const ChoiceSummary& summary, std::string_view kind) {
   std::string out;
   const auto& subjects = summary.subjects();
   if (subjects.size() > 1 || (subjects.size() == 1 && !subjects.begin()->first.empty())) {
@@ -163,7 +163,12 @@ std::string summary_text(const ChoiceSummary& summary) {
     out += '\n';
   }
   const Proportion all = summary.accuracy(), chance = summary.chance();
-  out += fmt::format("Final result: {:.4f} +/- {:.4f}\n", percent(all.p), percent(all.error));
+  if (kind == "hellaswag")
+    out += fmt::format("{}\t{:.8f}%\t[{:.4f}%, {:.4f}%]\n", summary.n_done(), percent(all.p),
+                       percent(all.low), percent(all.high));
+  out += kind == "winogrande" ? fmt::format("Final Winogrande score({} tasks): ", summary.n_done())
+                              : "Final result: ";
+  out += fmt::format("{:.4f} +/- {:.4f}\n", percent(all.p), percent(all.error));
   out +=
       fmt::format("Random chance: {:.4f} +/- {:.4f}\n", percent(chance.p), percent(chance.error));
   return out;

@@ -65,8 +65,9 @@ class ChoiceSummary {
 };
 
 /// Accuracy of each subject with its interval (only where subjects are known), then "Final result:"
-/// and "Random chance:" as llama-perplexity spells them.
-std::string summary_text(const ChoiceSummary& summary);
+/// and "Random chance:" as llama-perplexity spells them; of "winogrande" and "hellaswag" what it
+/// ends those with.
+std::string summary_text(const ChoiceSummary& summary, std::string_view kind = {});
 /// The same as one JSON object.
 std::string summary_json(const ChoiceSummary& summary, std::string_view header);
 

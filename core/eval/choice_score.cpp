@@ -245,7 +245,8 @@ Result<Alternatives> gap_texts(const Winogrande& task, const text::Tokenizer& to
   const bool skip_word = std::ranges::all_of(a.texts, trails);
   for (size_t i = 0; i < 2; ++i) {
     const int64_t n = std::ssize(a.texts[i]);
-    const int64_t begin = std::clamp<int64_t>(skip_word ? behind_word[i] : n_shared, 1, n - 1);
+    const int64_t first = std::max<int64_t>(skip_word ? behind_word[i] : n_shared, 1);
+    const int64_t begin = std::min(first, n - 1);
     a.begin.push_back(begin);
     a.end.push_back(n - begin > 1 ? n - 1 : n);
   }

@@ -32,7 +32,8 @@ Result<Alternatives> letter_texts(const ChoiceTask& task, std::span<const Choice
 
 /// The sentence with either word; what follows the gap counts, but for its last token where there
 /// is more than one. With three tokens or fewer behind the shared ones the word counts as well. As
-/// llama-perplexity --winogrande scores.
+/// llama-perplexity --winogrande scores, but for a mistake there: where the word counts, it takes
+/// the first token of the second text from a row of the first.
 Result<Alternatives> gap_texts(const Winogrande& task, const text::Tokenizer& tokenizer);
 
 /// What came of one task.

@@ -133,6 +133,17 @@ TEST_F(Perplexity, EachOfSeveralRightAnswersIsRight) {
   EXPECT_EQ(right("[1, 1, 0]") + right("[0, 1, 1]") + right("[1, 0, 1]"), 2.0);
 }
 
+TEST_F(Perplexity, WinograndeAndHellaswag) {
+  write("wg.csv", "0,Lily saw _ and ran to the park.,Tom,Tom,2\n");
+  const Outcome gap = run({"-m", model_, "--winogrande", "-f", path("wg.csv"), "-t", "1"});
+  ASSERT_EQ(gap.exit_code, 0) << gap.err;
+  EXPECT_THAT(gap.out, StartsWith("Final Winogrande score(1 tasks): 100.0000 +/- 0.0000\n"));
+  write("hs.txt", "Once upon a\n0\ntime\nmoo moo\nqq zz\nxx yy\n");
+  const Outcome ending = run({"-m", model_, "--hellaswag", "-f", path("hs.txt"), "-t", "1"});
+  ASSERT_EQ(ending.exit_code, 0) << ending.err;
+  EXPECT_THAT(ending.out, StartsWith("1\t100.00000000%\t["));
+}
+
 TEST_F(Perplexity, AResumedRunEndsWithTheSameBytes) {
   ASSERT_EQ(run_tasks({"--resume", path("whole.jsonl"), "--jsonl", path("j.jsonl")}).exit_code, 0);
   const std::string whole = slurp(path("whole.jsonl"));

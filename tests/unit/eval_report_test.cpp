@@ -63,6 +63,17 @@ TEST(EvalReport, FinalLinesAreThePeers) {
             "Final result: 24.5000 +/- 3.0488\nRandom chance: 25.0000 +/- 3.0695\n");
 }
 
+/// 75 of 150 and 28 of 120 as llama-perplexity prints them.
+TEST(EvalReport, FinalLinesOfOtherKindsAreThePeers) {
+  ChoiceSummary gaps, endings;
+  for (int i = 0; i < 150; ++i) gaps.add(result(i, i < 75 ? 0 : 1, 0, ""));
+  for (int i = 0; i < 120; ++i) endings.add(result(i, i < 28 ? 0 : 1, 0, ""));
+  EXPECT_THAT(summary_text(gaps, "winogrande"),
+              testing::StartsWith("Final Winogrande score(150 tasks): 50.0000 +/- 4.0962\n"));
+  EXPECT_THAT(summary_text(endings, "hellaswag"),
+              testing::StartsWith("120\t23.33333333%\t[16.6656%, 31.6554%]\nFinal result: "));
+}
+
 TEST(EvalReport, SubjectsAndSkippedTasks) {
   ChoiceSummary summary;
   summary.add(result(0, 1, 1, "anatomy"));

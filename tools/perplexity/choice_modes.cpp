@@ -171,6 +171,7 @@ class TaskRun {
   const eval::ChoiceSummary& summary() const { return summary_; }
   const std::vector<eval::TaskResult>& results() const { return results_; }
   const std::string& header() const { return header_; }
+  const std::string& kind() const { return job_.name; }
 
  private:
   Result<void> take_earlier();
@@ -208,6 +209,8 @@ eval::TaskResult TaskRun::result_of(int64_t i, const eval::Scored& scored) const
   if (!scored.scores.empty()) r.choice = scored.choice();
   if (args_.winogrande) {
     r.answer = job_.gaps[static_cast<size_t>(i)].answer;
+    // Of equals llama-perplexity takes the second here, elsewhere the first.
+    if (r.scores.size() == 2 && r.scores[0] == r.scores[1]) r.choice = 1;
   } else {
     const eval::ChoiceTask& task = job_.tasks[static_cast<size_t>(i)];
     r.subject = task.subject;
@@ -333,7 +336,7 @@ Result<void> report(const PerplexityArgs& args, const TaskRun& run, const std::s
   if (args.json) {
     fmt::print("{}\n", eval::summary_json(summary, run.header()));
   } else {
-    fmt::print("{}", eval::summary_text(summary));
+    fmt::print("{}", eval::summary_text(summary, run.kind()));
   }
   // Behind the result, which a full disk does not take away.
   if (out->jsonl) {
