@@ -213,6 +213,7 @@ class Engine {
   /// Tokens one sequence may have: n_ctx of the options, or less where the cache pool cannot hold
   /// so many.
   virtual int64_t n_ctx() const = 0;
+  virtual int32_t n_vocab() const = 0;  ///< columns of the logits
   /// Op, shapes, types, bytes, where it runs: one line an op.
   virtual std::string dump_plan() const = 0;
   /// One line: model, type, backend, threads, memory.

@@ -39,6 +39,7 @@ class EngineImpl final : public Engine {
   const text::Tokenizer& tokenizer() const override;
   EngineStats stats() const override;
   int64_t n_ctx() const override { return limits_.n_ctx; }
+  int32_t n_vocab() const override { return limits_.n_vocab; }
   std::string dump_plan() const override { return parts_.executor->dump(); }
   std::string summary() const override { return parts_.summary; }
 

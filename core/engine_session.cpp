@@ -9,10 +9,10 @@
 #include "core/base/checked.h"
 #include "core/base/crc32c.h"
 #include "core/base/error.h"
+#include "core/base/input_file.h"
 #include "core/base/output_file.h"
 #include "core/base/quant_types.h"
 #include "core/runtime/kv_cache.h"
-#include "gguf/mmap.h"
 
 namespace infer {
 namespace {
@@ -270,7 +270,7 @@ Result<void> write_session(const std::string& path, const SessionBinding& bindin
 }
 
 Result<Session> read_session(const std::string& path, const SessionBinding& binding) {
-  INFER_ASSIGN(const gguf::InputFile file, gguf::InputFile::open(path));
+  INFER_ASSIGN(const InputFile file, InputFile::open(path));
   return read(Input(path, file.size(),
                     [&](int64_t at, std::span<std::byte> out) { return file.read_at(at, out); }),
               binding);

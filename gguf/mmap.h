@@ -6,30 +6,10 @@
 #include <span>
 #include <string>
 
+#include "core/base/input_file.h"
 #include "core/base/result.h"
 
 namespace infer::gguf {
-
-/// A regular file open for reading.
-class InputFile {
- public:
-  /// Errors: kNotFound, kIo (also for what is no regular file).
-  static Result<InputFile> open(const std::string& path);
-  InputFile(InputFile&& other) noexcept;
-  InputFile& operator=(InputFile&& other) noexcept;
-  ~InputFile();
-
-  int64_t size() const { return size_; }  ///< bytes, when it was opened
-  int fd() const { return fd_; }
-  /// Fills `out` from byte `offset` on. Errors: kIo, also when the file ends before.
-  Result<void> read_at(int64_t offset, std::span<std::byte> out) const;
-
- private:
-  InputFile(std::string path, int fd, int64_t size);
-  std::string path_;
-  int fd_ = -1;
-  int64_t size_ = 0;
-};
 
 /// A whole file mapped read-only. Its bytes must not change while it is mapped; a file cut short by
 /// another program ends this one with a bus error, as with every mapped file.

@@ -66,7 +66,7 @@ Result<Imatrix> Imatrix::parse(std::span<const std::byte> bytes, const std::stri
 }
 
 Result<Imatrix> Imatrix::read(const std::string& path) {
-  INFER_ASSIGN(const gguf::InputFile file, gguf::InputFile::open(path));
+  INFER_ASSIGN(const InputFile file, InputFile::open(path));
   if (file.size() == 0) return make_error(ErrorCode::kCorrupt, "{}: is empty", path);
   INFER_ASSIGN(const gguf::MappedFile mapped, gguf::MappedFile::map(file, path));
   return parse(mapped.bytes(), path);

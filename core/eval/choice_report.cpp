@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
-#include "gguf/mmap.h"
+#include "core/base/input_file.h"
 
 namespace infer::eval {
 namespace {
@@ -98,11 +98,8 @@ Result<TaskResult> parse_result_line(std::string_view text) {
 
 Result<RunFile> read_run(const std::string& path) {
   constexpr int64_t kMaxBytes = int64_t{1} << 32;
-  INFER_ASSIGN(const gguf::InputFile file, gguf::InputFile::open(path));
-  if (file.size() > kMaxBytes)
-    return make_error(ErrorCode::kUnsupported, "{}: {} bytes of results", path, file.size());
-  std::string bytes(static_cast<size_t>(file.size()), '\0');
-  INFER_TRY(file.read_at(0, std::as_writable_bytes(std::span(bytes))));
+  INFER_ASSIGN(const InputFile file, InputFile::open(path));
+  INFER_ASSIGN(const std::string bytes, file.read_all(kMaxBytes));
   RunFile run;
   std::string_view left = bytes;
   for (int64_t no = 1; !left.empty(); ++no) {

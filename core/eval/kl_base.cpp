@@ -30,7 +30,7 @@ int64_t rows_bytes(const TokenChunks& c, int64_t n_vocab) {
 }  // namespace
 
 Result<std::unique_ptr<KlBaseReader>> KlBaseReader::open(const std::string& path) {
-  INFER_ASSIGN(gguf::InputFile file, gguf::InputFile::open(path));
+  INFER_ASSIGN(InputFile file, InputFile::open(path));
   std::unique_ptr<KlBaseReader> reader(new KlBaseReader(path, std::move(file)));
   INFER_TRY(reader->read_header());
   return reader;

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "core/base/input_file.h"
 #include "core/base/output_file.h"
 #include "core/base/result.h"
 #include "core/eval/token_chunks.h"
-#include "gguf/mmap.h"
 
 /// llama-perplexity's file of a base model's log-probabilities (--kl-divergence-base,
 /// --save-all-logits):
@@ -32,12 +32,12 @@ class KlBaseReader {
   Result<void> read(int64_t chunk, std::span<uint16_t> out) const;
 
  private:
-  KlBaseReader(std::string path, gguf::InputFile file)
+  KlBaseReader(std::string path, InputFile file)
       : path_(std::move(path)), file_(std::move(file)) {}
   Result<void> read_header();
 
   std::string path_;
-  gguf::InputFile file_;
+  InputFile file_;
   TokenChunks chunks_;
   int64_t n_vocab_ = 0, rows_begin_ = 0;
 };

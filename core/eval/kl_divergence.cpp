@@ -8,7 +8,6 @@
 
 #include "core/base/error.h"
 #include "core/eval/log_prob_rows.h"
-#include "core/model/model.h"
 
 namespace infer::eval {
 namespace {
@@ -94,7 +93,7 @@ Result<Divergence> measure(Engine& engine, const TokenChunks& c, int64_t n_vocab
 }
 
 Result<void> check_vocab(const Engine& engine, int64_t n_vocab, std::string_view base) {
-  const int64_t n = engine.model().hparams().n_vocab;
+  const int64_t n = engine.n_vocab();
   if (n == n_vocab) return {};
   return make_error(kInvalid, "{}: has a vocabulary of {}, the model one of {}", base, n_vocab, n);
 }
@@ -136,7 +135,7 @@ Result<Divergence> measure_divergence(Engine& engine, const KlBaseReader& base,
 
 Result<Divergence> measure_divergence(Engine& engine, Engine& base, const TokenChunks& c,
                                       const DivergenceOptions& o) {
-  const int64_t n_vocab = base.model().hparams().n_vocab;
+  const int64_t n_vocab = base.n_vocab();
   INFER_TRY(check_vocab(engine, n_vocab, "the base model"));
   return measure(engine, c, n_vocab, o, [&](int64_t chunk, BaseRows* out) -> Result<void> {
     std::vector<double> nll;
@@ -153,7 +152,7 @@ Result<Divergence> measure_divergence(Engine& engine, Engine& base, const TokenC
 Result<MeanError> write_base(Engine& engine, const TokenChunks& c, int64_t n_batch,
                              const std::stop_token& stop, KlBaseWriter* out,
                              const BaseChunkDone& on_chunk) {
-  const int64_t n_vocab = engine.model().hparams().n_vocab;
+  const int64_t n_vocab = engine.n_vocab();
   struct Packed {
     BaseRows rows;
     std::vector<double> nll;

@@ -9,8 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/input_file.h"
 #include "gguf/describe.h"
-#include "gguf/mmap.h"
 
 namespace infer::quantize {
 namespace {
@@ -111,11 +111,8 @@ Result<HfValue> parse_json(std::string_view text, const std::string& name) {
 }
 
 Result<HfValue> read_json(const std::string& path) {
-  INFER_ASSIGN(const gguf::InputFile file, gguf::InputFile::open(path));
-  if (file.size() > kMaxFileBytes)
-    return make_error(ErrorCode::kOutOfMemory, "{}: {} bytes of JSON", path, file.size());
-  std::string text(static_cast<size_t>(file.size()), '\0');
-  INFER_TRY(file.read_at(0, std::as_writable_bytes(std::span(text))));
+  INFER_ASSIGN(const InputFile file, InputFile::open(path));
+  INFER_ASSIGN(const std::string text, file.read_all(kMaxFileBytes));
   return parse_json(text, path);
 }
 

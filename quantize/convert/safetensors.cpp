@@ -136,7 +136,7 @@ struct SafeTensors::Impl {
     return {};
   }
   Result<void> add_file(const std::string& path) {
-    INFER_ASSIGN(const gguf::InputFile file, gguf::InputFile::open(path));
+    INFER_ASSIGN(const InputFile file, InputFile::open(path));
     if (file.size() == 0) return make_error(ErrorCode::kCorrupt, "{}: empty file", path);
     INFER_ASSIGN(gguf::MappedFile map, gguf::MappedFile::map(file, path));
     const std::span<const std::byte> bytes = map.bytes();  // stays where it is when `map` moves

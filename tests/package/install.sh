@@ -16,8 +16,9 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' HUP INT TERM
 
 "$cmake" --install "$build" --prefix "$work/usr" >"$work/install.log" || die "cmake --install failed"
-for file in bin/infer-cli bin/infer-gguf bin/infer-bench bin/quantize include/infer/core/engine.h share/man/man1/infer-cli.1 share/man/man1/quantize.1 \
-    share/bash-completion/completions/infer-cli; do
+for file in bin/infer-cli bin/infer-gguf bin/infer-bench bin/quantize bin/perplexity include/infer/core/engine.h \
+    share/man/man1/infer-cli.1 share/man/man1/quantize.1 share/man/man1/perplexity.1 \
+    share/bash-completion/completions/infer-cli share/bash-completion/completions/perplexity; do
     [ -f "$work/usr/$file" ] || die "$file was not installed"
 done
 grep -q "$build" "$work"/usr/lib*/cmake/infer/*.cmake "$work"/usr/lib*/*/cmake/infer/*.cmake 2>/dev/null &&

@@ -8,13 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
-#include "gguf/mmap.h"
+#include "core/base/input_file.h"
 
 namespace infer::test {
 
 /// Errors: kNotFound, kIo.
 inline Result<std::vector<std::byte>> read_file(const std::filesystem::path& path) {
-  INFER_ASSIGN(const gguf::InputFile file, gguf::InputFile::open(path.string()));
+  INFER_ASSIGN(const InputFile file, InputFile::open(path.string()));
   std::vector<std::byte> bytes(static_cast<size_t>(file.size()));
   INFER_TRY(file.read_at(0, bytes));
   return bytes;

@@ -13,9 +13,9 @@
 #include <utility>
 
 #include "core/base/error.h"
+#include "tools/common/out_file.h"
 #include "tools/infer-cli/batch_line.h"
 #include "tools/infer-cli/chat_format.h"
-#include "tools/common/out_file.h"
 #include "tools/infer-cli/report.h"
 #include "tools/infer-cli/text_input.h"
 

@@ -25,17 +25,19 @@ struct Commands {
 
 void add_commands(CLI::App& app, Commands* c) {
   c->pack = app.add_subcommand("pack",
-                               "tasks from one form to another: llama.cpp's binary file, or "
-                               "JSON lines where OUT ends in .json or .jsonl");
-  c->pack->add_option("in", c->in, "binary file, .json, .jsonl, .csv or a folder of .csv")
+                               "write multiple-choice tasks in another form: llama.cpp's binary "
+                               "file, or JSON lines where OUT ends in .json or .jsonl");
+  c->pack
+      ->add_option("IN", c->in, "llama.cpp's binary file, .jsonl, .json, .csv or a folder of .csv")
       ->required();
-  c->pack->add_option("out", c->out, "file to write")->required();
+  c->pack->add_option("OUT", c->out, "the file to write; the binary form has no subjects")
+      ->required();
   c->compare = app.add_subcommand("compare",
-                                  "two --jsonl files of the same tasks: what moved, and "
-                                  "whether that is more than chance");
-  c->compare->add_option("a", c->a, "results of one run")->required();
-  c->compare->add_option("b", c->b, "results of another")->required();
-  c->compare->add_flag("--json", c->json, "as one JSON object");
+                                  "two runs of the same tasks, files of --jsonl or --resume: what "
+                                  "moved, and whether it is more than chance");
+  c->compare->add_option("A", c->a, "results of one run")->required();
+  c->compare->add_option("B", c->b, "results of the other")->required();
+  c->compare->add_flag("--json", c->json, "print one JSON object");
 }
 
 Result<void> run(const PerplexityArgs& args, const std::stop_token& stop) {
@@ -53,8 +55,9 @@ Result<void> run(const PerplexityArgs& args, const std::stop_token& stop) {
 
 int main_with(int argc, char** argv) {
   CLI::App app(
-      "What a model makes of a text or of questions: perplexity, KL divergence from another "
-      "model, multiple choice. Results go to stdout, everything else to stderr.",
+      "Measures a model: perplexity of a text, KL divergence from another model, accuracy on "
+      "multiple-choice tasks.\n"
+      "Results go to stdout, everything else to stderr.",
       kProgram);
   PerplexityArgs args;
   Commands commands;

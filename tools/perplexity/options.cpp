@@ -8,57 +8,75 @@ namespace {
 constexpr int64_t kMany = int64_t{1} << 40;
 
 void add_text_options(CLI::App& app, PerplexityArgs* a) {
-  app.add_option("-f,--file", a->text, "text to read, or with a task mode its tasks (also .gz)");
-  app.add_option("--chunks", a->chunks, "windows of the text to judge; default: all")
+  app.add_option("-f,--file", a->text, "the text to read, or tasks as with -bf (also .gz)")
+      ->type_name("FILE");
+  app.add_option("--chunks", a->chunks, "read so many windows of -c tokens; default, and -1: all")
       ->check(CLI::Range(int64_t{-1}, kMany));
   app.add_option("--ppl-stride,--stride", a->stride,
-                 "overlapping windows, so many tokens apart; 0: side by side, second halves judged")
+                 "windows begin so many tokens apart, and so many at the end of each are judged; "
+                 "0: they lie side by side, and their second halves are")
       ->check(CLI::Range(int64_t{0}, kMany))
       ->capture_default_str();
   app.add_flag("--kl-divergence", a->kl_divergence,
-               "divergence from a base model: a file with --kl-divergence-base, or --against");
+               "divergence from a base model: --kl-divergence-base says which, or --against");
   app.add_option("--kl-divergence-base,--save-all-logits", a->kl_base,
-                 "the base model's log-probabilities: read with --kl-divergence, else written")
+                 "log-probabilities of a base model, llama.cpp's file: with --kl-divergence read "
+                 "(text and windows are in it, -f is not needed), else written")
       ->type_name("FILE");
-  app.add_option("--against", a->against, "divergence from this model, without a file")
-      ->type_name("GGUF");
+  app.add_option("--against", a->against,
+                 "divergence from this model (GGUF), run beside -m; other flags hold for both")
+      ->type_name("FILE");
 }
 
 void add_task_options(CLI::App& app, PerplexityArgs* a) {
-  app.add_flag("--multiple-choice", a->multiple_choice, "tasks with one right answer, as MMLU");
-  app.add_flag("--hellaswag", a->hellaswag, "HellaSwag tasks, six lines each");
-  app.add_flag("--winogrande", a->winogrande, "Winogrande tasks, a CSV row each");
+  app.add_flag("--multiple-choice", a->multiple_choice,
+               "tasks: questions with answers of which one is right, such as MMLU");
+  app.add_flag("--hellaswag", a->hellaswag,
+               "tasks: HellaSwag, six lines each (context, label, four endings)");
+  app.add_flag("--winogrande", a->winogrande,
+               "tasks: Winogrande, a CSV row each (index, sentence with _, two words, 1 or 2)");
   app.add_option("--binary-file", a->task_file,
-                 "tasks: llama.cpp's binary file, JSON lines, JSON, CSV or a folder of CSV files "
-                 "(also -bf)")
+                 "the tasks; for --multiple-choice llama.cpp's binary file, .jsonl, .json, .csv "
+                 "or a folder of .csv (also -bf, .gz)")
       ->type_name("FILE");
   app.add_option("--multiple-choice-tasks,--hellaswag-tasks,--winogrande-tasks,--tasks", a->tasks,
-                 "take so many, those that llama.cpp takes; 0: all; default: all, HellaSwag 400")
+                 "take so many, the same ones as llama.cpp takes; 0: all; default: all, HellaSwag "
+                 "400")
       ->check(CLI::Range(int64_t{0}, kMany));
-  app.add_option("--subset", a->subset, "only tasks whose subject matches")->type_name("REGEX");
+  app.add_option("--subset", a->subset,
+                 "of the tasks taken only those in whose subject REGEX is found")
+      ->type_name("REGEX");
   app.add_option("--style", a->style,
-                 "what is scored: the answers' texts, or letters (A, B, ...) behind the whole task")
+                 "--multiple-choice: answers scores the text of each behind the question, letters "
+                 "shows them all as A, B, ... and scores the letter")
       ->check(CLI::IsMember({"answers", "letters"}))
       ->capture_default_str();
-  app.add_option("--shots", a->shots, "solved tasks before each, with --style letters")
+  app.add_option("--shots", a->shots,
+                 "solved tasks of the same subject before each; needs --style letters and --dev")
       ->check(CLI::Range(0, 5))
       ->capture_default_str();
-  app.add_option("--dev", a->dev, "where --shots come from: tasks of the same subjects")
+  app.add_option("--dev", a->dev, "where the solved tasks of --shots come from, in any form of -bf")
       ->type_name("FILE");
-  app.add_option("--parallel", a->n_parallel, "texts computed at the same time (also -np)")
+  app.add_option("--parallel", a->n_parallel,
+                 "tasks: texts computed at the same time, one an answer and one for what they "
+                 "share (also -np)")
       ->check(CLI::Range(4, 4096))
       ->capture_default_str();
 }
 
 void add_report_options(CLI::App& app, PerplexityArgs* a) {
-  app.add_flag("--json", a->json, "the result as one JSON object on the standard output");
-  app.add_option("--jsonl", a->jsonl, "write a line a task: scores, choice, right or not");
-  app.add_option("--svg", a->svg, "write a chart of the accuracy of each subject");
-  app.add_option("--svg-with", a->svg_other, "another run's --jsonl, to stand beside it")
+  app.add_flag("--json", a->json, "print the result as one JSON object");
+  app.add_option("--jsonl", a->jsonl,
+                 "write the tasks' results as JSON lines: scores, choice, right or not")
+      ->type_name("FILE");
+  app.add_option("--svg", a->svg, "write a chart of the accuracy of each subject")
+      ->type_name("FILE");
+  app.add_option("--svg-with", a->svg_other, "a --jsonl file of another run, to stand beside it")
       ->type_name("FILE")
       ->needs("--svg");
   app.add_option("--resume", a->resume,
-                 "keep results here while they come, and go on where an earlier run stopped")
+                 "write the tasks' results while they come, as --jsonl; what is there already of "
+                 "the same run is kept and not computed again")
       ->type_name("FILE");
 }
 
@@ -76,6 +94,10 @@ void add_perplexity_options(CLI::App& app, PerplexityArgs* a) {
   a->model.engine.n_ctx = 512;
   a->model.engine.n_batch = 1024;
   add_model_options(app, &a->model);
+  app.get_option("--ctx-size")
+      ->description(
+          "texts: tokens of a window; tasks: the most that one may have, longer ones "
+          "are skipped; 0: the model's limit");
   add_text_options(app, a);
   add_task_options(app, a);
   add_report_options(app, a);
