@@ -32,8 +32,7 @@ class KlBaseReader {
   Result<void> read(int64_t chunk, std::span<uint16_t> out) const;
 
  private:
-  KlBaseReader(std::string path, InputFile file)
-      : path_(std::move(path)), file_(std::move(file)) {}
+  KlBaseReader(std::string path, InputFile file) : path_(std::move(path)), file_(std::move(file)) {}
   Result<void> read_header();
 
   std::string path_;
