@@ -72,6 +72,7 @@ class SmolLm2 : public ::testing::Test {
                         floats("logsumexp"),
                         floats("greedy_gap")});
     }
+    if (kSanitized) cases_.resize(2);
   }
 
   /// Prompt and stored continuation in one go: the logits of each stored step, whether or not a run
@@ -173,7 +174,7 @@ TEST_F(SmolLm2, PreciseAgreesWithTransformers) {
   const Agreement a = measure_all(precise_options(), "precise");
   EXPECT_TRUE(a.worst < 2e-2) << a.worst;
   EXPECT_EQ(a.n_step_equal, a.n_step);
-  ASSERT_GT(a.n_step, 200);
+  ASSERT_GT(a.n_step, scaled(200, 40));
 }
 
 TEST_F(SmolLm2, PreciseGreedyRunIsTheStoredOne) {

@@ -16,6 +16,7 @@
 #include "core/model/model.h"
 #include "core/runtime/backend.h"
 #include "tests/support/gguf_image.h"
+#include "tests/support/sanitizers.h"
 
 /// Models and engines for tests of whole runs.
 namespace infer::test {
@@ -30,24 +31,6 @@ T must(Result<T> result) {
 inline void must(Result<void> result) {
   if (!result.ok()) throw std::runtime_error(result.error().message);
 }
-
-#if defined(__SANITIZE_THREAD__)
-inline constexpr bool kThreadSanitized = true;
-#elif defined(__has_feature)
-inline constexpr bool kThreadSanitized = __has_feature(thread_sanitizer);
-#else
-inline constexpr bool kThreadSanitized = false;
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-inline constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-inline constexpr bool kSanitized = kThreadSanitized || __has_feature(address_sanitizer);
-#else
-inline constexpr bool kSanitized = kThreadSanitized;
-#endif
-/// Repetitions of a random test: fewer where a sanitizer makes each one slow.
-constexpr int scaled(int normal, int sanitized) { return kSanitized ? sanitized : normal; }
-
 /// A checkpoint of shared_dir()/golden/hf, converted once a process and read through a mapped
 /// temporary file.
 std::shared_ptr<const model::Model> hf_model(const std::string& name, DType type = DType::kF32);
