@@ -182,6 +182,7 @@ std::string summary_json(const ChoiceSummary& summary, std::string_view header) 
   out["chance"] = summary.chance().p;
   Json& subjects = out["subjects"] = Json::object();
   for (const auto& [name, s] : summary.subjects()) {
+    if (name.empty()) continue;  // tasks whose subject is not known
     Json subject = share(proportion(s.n_correct, s.n));
     subject["tasks"] = s.n;
     subject["right"] = s.n_correct;
@@ -200,11 +201,14 @@ Result<Comparison> compare_runs(const RunFile& a, const RunFile& b) {
     const auto it = others.find(r.task);
     if (!r.skipped.empty() || it == others.end()) continue;
     const TaskResult& o = *it->second;
-    if (r.answer != o.answer || r.also_right != o.also_right || r.subject != o.subject)
+    // The binary form of tasks has no subjects.
+    const bool same_subject = r.subject.empty() || o.subject.empty() || r.subject == o.subject;
+    if (r.answer != o.answer || r.also_right != o.also_right || !same_subject)
       return make_error(ErrorCode::kInvalidArgument,
-                        "task {} is not the same in both runs: right answer {} and {}", r.task,
-                        r.answer, o.answer);
-    Comparison::Subject& s = c.subjects[r.subject];
+                        "task {} is not the same in both runs: subject '{}' and '{}', right answer "
+                        "{} and {}",
+                        r.task, r.subject, o.subject, r.answer, o.answer);
+    Comparison::Subject& s = c.subjects[r.subject.empty() ? o.subject : r.subject];
     ++c.n, ++s.n;
     c.n_same_choice += r.choice == o.choice ? 1 : 0;
     if (r.correct() && o.correct()) ++c.n_both;

@@ -63,7 +63,7 @@ Open prepare(Alternatives what, int64_t n_ctx, Request* request) {
   return o;
 }
 
-Result<Scored> scores_of(const Open& o, const Response& response) {
+Scored scores_of(const Open& o, const Response& response) {
   Scored s;
   s.n_tok = o.n_tok;
   for (size_t i = 0; i < o.what.texts.size(); ++i) {
@@ -71,8 +71,6 @@ Result<Scored> scores_of(const Open& o, const Response& response) {
     for (int64_t t = o.what.begin[i]; t < o.what.end[i]; ++t)
       sum += static_cast<double>(response.branch_logprobs[i][static_cast<size_t>(t - o.n_shared)]);
     s.scores.push_back(sum / static_cast<double>(o.what.end[i] - o.what.begin[i]));
-    if (!std::isfinite(s.scores.back()))
-      return make_error(ErrorCode::kNumeric, "log p of text {} is {}", i + 1, s.scores.back());
   }
   return s;
 }
@@ -93,7 +91,7 @@ class Scoring {
   Result<void> run(const TaskDone& done) {
     for (int64_t task = 0; task < n_task_; ++task) {
       INFER_TRY(submit_more());
-      INFER_ASSIGN(const Scored scored, finish_first(task));
+      INFER_ASSIGN(const Scored scored, finish_first());
       INFER_TRY(done(task, scored));
     }
     return {};
@@ -125,7 +123,7 @@ class Scoring {
     }
   }
 
-  Result<Scored> finish_first(int64_t task) {
+  Result<Scored> finish_first() {
     const Open o = std::move(open_.front());
     open_.pop_front();
     if (options_.stop.stop_requested()) {
@@ -144,10 +142,7 @@ class Scoring {
     if (!response.ok()) return std::move(response).error();
     n_seq_ -= places(o.what);
     n_tok_ -= tokens_in_work(o.what);
-    auto scored = scores_of(o, *response);
-    if (!scored.ok())
-      return make_error(scored.error().code, "task {}: {}", task + 1, scored.error().message);
-    return scored;
+    return scores_of(o, *response);
   }
 
   Engine& engine_;
@@ -251,6 +246,10 @@ Result<Alternatives> gap_texts(const Winogrande& task, const text::Tokenizer& to
     a.end.push_back(n - begin > 1 ? n - 1 : n);
   }
   return a;
+}
+
+bool Scored::finite() const {
+  return std::ranges::all_of(scores, [](double s) { return std::isfinite(s); });
 }
 
 int Scored::choice() const {

@@ -43,6 +43,8 @@ struct Scored {
   int64_t n_tok = 0;    ///< tokens computed, those that texts share once
   std::string skipped;  ///< why
 
+  /// False for a model that computes nonsense.
+  bool finite() const;
   /// Of the highest score, the first of equals. Needs: scores.
   int choice() const;
 };
@@ -59,7 +61,7 @@ using TaskDone = std::function<Result<void>(int64_t task, const Scored& scored)>
 /// Scores tasks 0 .. n_task - 1, many at a time: what the texts of a task share is computed once,
 /// and only rows that predict a token that counts reach the output matrix. `done` sees them in
 /// order, on the caller's thread. Texts longer than the engine's context are skipped. Errors: those
-/// of the engine, `make` and `done`; kCancelled; kNumeric for a score that is no number.
+/// of the engine, `make` and `done`; kCancelled.
 Result<void> score_tasks(Engine& engine, int64_t n_task, const ScoreOptions& options,
                          const MakeAlternatives& make, const TaskDone& done);
 

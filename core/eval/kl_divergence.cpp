@@ -21,6 +21,18 @@ size_t rows_len(const TokenChunks& c, int64_t n_vocab) {
   return static_cast<size_t>(c.rows_a_chunk() * log_prob_row_len(n_vocab));
 }
 
+/// Windows of rows are what takes memory here: a flag decides how much, so it can be too much.
+Result<void> check_memory(const TokenChunks& c, int64_t n_vocab, int64_t n_batch) {
+  constexpr int64_t kMaxBytes = int64_t{16} << 30;
+  const int64_t n_bytes =
+      windows_in_work(c, n_batch) * static_cast<int64_t>(rows_len(c, n_vocab) * sizeof(uint16_t));
+  if (n_bytes <= kMaxBytes) return {};
+  return make_error(kInvalid,
+                    "windows of {} tokens by {} log-probabilities each take {} MiB: use a smaller "
+                    "context",
+                    c.n_ctx, n_vocab, n_bytes >> 20);
+}
+
 /// A request that packs the judged rows of a window into `out`, and their -log p into `nll`.
 Request packing_request(const TokenChunks& c, int64_t chunk, int64_t n_vocab, BaseRows* out,
                         std::vector<double>* nll) {
@@ -57,6 +69,7 @@ using FillBase = std::function<Result<void>(int64_t chunk, BaseRows* out)>;
 
 Result<Divergence> measure(Engine& engine, const TokenChunks& c, int64_t n_vocab,
                            const DivergenceOptions& o, const FillBase& fill) {
+  INFER_TRY(check_memory(c, n_vocab, o.n_batch));
   Divergence all;
   std::map<int64_t, Window> open;  // addresses stay
   std::optional<Error> problem;    // of the base, met while requests are made
@@ -153,6 +166,7 @@ Result<MeanError> write_base(Engine& engine, const TokenChunks& c, int64_t n_bat
                              const std::stop_token& stop, KlBaseWriter* out,
                              const BaseChunkDone& on_chunk) {
   const int64_t n_vocab = engine.n_vocab();
+  INFER_TRY(check_memory(c, n_vocab, n_batch));
   struct Packed {
     BaseRows rows;
     std::vector<double> nll;

@@ -81,11 +81,15 @@ class OpenRequests {
 
 }  // namespace
 
+int64_t windows_in_work(const TokenChunks& chunks, int64_t n_batch) {
+  // One more than a batch holds, so that no step has to wait for the next request.
+  return std::max<int64_t>(1, n_batch / chunks.n_ctx) + 1;
+}
+
 Result<void> run_chunks(Engine& engine, const TokenChunks& chunks, int64_t n_batch,
                         const std::stop_token& stop, const MakeRequest& make,
                         const ChunkDone& done) {
-  // One more than a batch holds, so that no step has to wait for the next request.
-  const int64_t n_open = std::max<int64_t>(1, n_batch / chunks.n_ctx) + 1;
+  const int64_t n_open = windows_in_work(chunks, n_batch);
   OpenRequests open(engine);
   int64_t next = 0;
   for (int64_t chunk = 0; chunk < chunks.n_chunk; ++chunk) {

@@ -42,6 +42,9 @@ struct TokenChunks {
 Result<TokenChunks> cut_text(std::string_view input, const text::Tokenizer& tokenizer,
                              const ChunkOptions& options);
 
+/// Windows that run_chunks has in work at the same time.
+int64_t windows_in_work(const TokenChunks& chunks, int64_t n_batch);
+
 /// Computes all windows on the engine, several at a time, and calls `make` for the request of each
 /// (prompt and max_tokens are set afterwards) and `done` with the responses in order, both on the
 /// caller's thread. Errors: those of the engine and of `done`; kCancelled when stopped.

@@ -188,6 +188,10 @@ TEST_F(Perplexity, WrongInput) {
   expect_error(run({"-m", model_, "-f", text, "--kl-divergence"}), 2, "needs --kl-divergence-base");
   expect_error(run({"-m", model_, "--kl-divergence", "--kl-divergence-base", text}), 1,
                "no '_logits_'");
+  expect_error(run({"-m", model_, "--hellaswag", "-f", text, "--style", "letters"}), 2,
+               "needs --multiple-choice");
+  expect_error(run({"-m", model_, "-f", text, "--kl-divergence-base", text}), 2,
+               "would be written over");
   expect_error(run({"-m", model_, "-f", text, "-c", "0"}), 2, "-c 0: ");
   expect_error(run({"-m", model_, "-f", text, "--chunks", "0"}), 2, "--chunks 0: ");
   expect_error(run({"-m", model_, "-f", text, "--against", model_, "--kl-divergence-base", text}),

@@ -87,6 +87,9 @@ TEST(EvalReport, SubjectsAndSkippedTasks) {
   EXPECT_EQ(summary.n_skipped(), 1);
   EXPECT_EQ(summary.first_skipped().task, 2);
   EXPECT_THAT(summary_json(summary, R"({"run":{}})"), HasSubstr(R"("skipped":1,)"));
+  ChoiceSummary unknown;
+  unknown.add(result(0, 1, 1, ""));
+  EXPECT_THAT(summary_json(unknown, R"({"run":{}})"), HasSubstr(R"("subjects":{})"));
 }
 
 TEST(EvalReport, TwoRuns) {
@@ -101,6 +104,11 @@ TEST(EvalReport, TwoRuns) {
   const std::string text = comparison_text(*c, "a", "b");
   EXPECT_THAT(text, HasSubstr("B - A: -66.6667 points, McNemar's exact p = 0.03857"));
   EXPECT_THAT(text, HasSubstr("law         12       10        2  -66.67  0.0386"));
+  for (TaskResult& r : b.results) r.subject.clear();  // llama.cpp's form of tasks has none
+  EXPECT_EQ(comparison_json(compare_runs(a, b).value()), comparison_json(*c));
+  b.results[0].subject = "anatomy";
+  EXPECT_FALSE(compare_runs(a, b).ok());
+  b.results[0].subject.clear();
   b.results[0].answer = 3;
   EXPECT_FALSE(compare_runs(a, b).ok());
   b.results.clear();

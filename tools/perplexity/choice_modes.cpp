@@ -191,14 +191,19 @@ class TaskRun {
 Result<eval::Alternatives> TaskRun::texts_of(int64_t i) const {
   const auto at = static_cast<size_t>(i);
   const text::Tokenizer& tokenizer = engine_.tokenizer();
-  if (args_.winogrande) return eval::gap_texts(job_.gaps[at], tokenizer);
+  const auto named = [&](Result<eval::Alternatives> texts) -> Result<eval::Alternatives> {
+    if (texts.ok()) return texts;
+    return make_error(texts.error().code, "{}: task {}: {}", job_.path, i + 1,
+                      texts.error().message);
+  };
+  if (args_.winogrande) return named(eval::gap_texts(job_.gaps[at], tokenizer));
   const eval::ChoiceTask& task = job_.tasks[at];
-  if (args_.style != "letters") return eval::answer_texts(task, tokenizer);
+  if (args_.style != "letters") return named(eval::answer_texts(task, tokenizer));
   std::vector<const eval::ChoiceTask*> shots;
   if (const auto it = job_.shots.find(task.subject); it != job_.shots.end()) {
     for (const eval::ChoiceTask& shot : it->second) shots.push_back(&shot);
   }
-  return eval::letter_texts(task, shots, tokenizer);
+  return named(eval::letter_texts(task, shots, tokenizer));
 }
 
 eval::TaskResult TaskRun::result_of(int64_t i, const eval::Scored& scored) const {
@@ -256,6 +261,9 @@ Result<void> TaskRun::run(const std::stop_token& stop) {
   const auto selected = [&](int64_t k) { return job_.selected[static_cast<size_t>(n_before + k)]; };
   int64_t n_tok = 0;
   const auto done = [&](int64_t k, const eval::Scored& scored) -> Result<void> {
+    if (!scored.finite())
+      return make_error(ErrorCode::kNumeric, "{}: task {}: the model gives no numbers", job_.path,
+                        selected(k) + 1);
     INFER_TRY(take(result_of(selected(k), scored), /*log=*/true));
     n_tok += scored.n_tok;
     const eval::Proportion p = summary_.accuracy();
@@ -327,7 +335,7 @@ Result<void> report(const PerplexityArgs& args, const TaskRun& run, const std::s
   if (summary.n_skipped() > 0) {
     const eval::TaskResult& first = summary.first_skipped();
     fmt::print(stderr, "{}: warning: {} tasks were skipped, the first: task {}{}: {}\n", kProgram,
-               summary.n_skipped(), first.task,
+               summary.n_skipped(), first.task + 1,
                first.subject.empty() ? "" : " (" + first.subject + ")", first.skipped);
   }
   if (summary.n_done() == 0)

@@ -1,5 +1,7 @@
 #include "tools/perplexity/options.h"
 
+#include <filesystem>
+
 #include "core/base/error.h"
 
 namespace infer::tools {
@@ -80,6 +82,21 @@ void add_report_options(CLI::App& app, PerplexityArgs* a) {
       ->type_name("FILE");
 }
 
+/// Errors: kInvalidArgument for an output that is an input.
+Result<void> check_outputs(const PerplexityArgs& a) {
+  // What is read is not written.
+  const std::string base = a.kl_divergence ? std::string() : a.kl_base;
+  for (const std::string& out : {base, a.jsonl, a.svg, a.resume}) {
+    for (const std::string& in : {a.model.model, a.text, a.task_file, a.dev, a.svg_other}) {
+      std::error_code ec;
+      if (!out.empty() && !in.empty() && std::filesystem::equivalent(out, in, ec))
+        return make_error(ErrorCode::kInvalidArgument, "{}: is read, and would be written over",
+                          out);
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Mode PerplexityArgs::mode() const {
@@ -137,12 +154,14 @@ Result<void> check_args(const PerplexityArgs& a) {
   if (!a.has_tasks() && !from_base && a.model.engine.n_ctx == 0)
     return invalid("-c 0: a text is cut into windows, which need a length");
   if (!a.has_tasks() && a.text.empty() && !from_base) return invalid("no text: give one with -f");
+  if (a.style == "letters" && !a.multiple_choice)
+    return invalid("--style letters needs --multiple-choice");
   if ((a.style != "letters" || !a.multiple_choice) && (a.shots > 0 || !a.dev.empty()))
     return invalid("--shots and --dev need --multiple-choice --style letters");
   if ((a.shots > 0) != !a.dev.empty()) return invalid("--shots and --dev need each other");
   if (!a.resume.empty() && a.resume == a.jsonl)
     return invalid("--resume and --jsonl are the same file: --resume alone does both");
-  return {};
+  return check_outputs(a);
 }
 
 }  // namespace infer::tools

@@ -30,6 +30,10 @@ Result<LoadedModel> load(const PerplexityArgs& args, const std::string& path) {
   o.engine.max_seqs = static_cast<int>(std::max<int64_t>(1, o.engine.n_batch / o.engine.n_ctx) + 1);
   INFER_ASSIGN(LoadedModel loaded, load_model(kProgram, o));
   fmt::print(stderr, "{}\n", loaded.engine->summary());
+  const int64_t n_trained = loaded.engine->model().hparams().n_ctx_train;
+  if (n_trained > 0 && o.engine.n_ctx > n_trained)
+    fmt::print(stderr, "{}: warning: -c {}: the model was trained on {} tokens\n", kProgram,
+               o.engine.n_ctx, n_trained);
   return loaded;
 }
 
@@ -96,12 +100,15 @@ Json divergence_json(const eval::Divergence& d, std::span<const float> klds,
                      std::span<const float> p_diffs) {
   Json out{{"tokens", d.n()},
            {"perplexity", std::exp(d.nll.mean())},
+           {"perplexity_error", std::exp(d.nll.mean()) * d.nll.error()},
            {"perplexity_base", std::exp(d.nll_base.mean())},
+           {"perplexity_base_error", std::exp(d.nll_base.mean()) * d.nll_base.error()},
            {"log_ratio", {{"mean", d.log_ratio()}, {"error", d.log_ratio_error()}}},
            {"kld", number(d.kld)},
            {"p_diff", number(d.p_diff)},
            {"rms_p_diff", {{"mean", d.rms_p_diff()}, {"error", d.rms_p_diff_error()}}},
-           {"same_top", eval::proportion(d.n_same_top, d.n()).p}};
+           {"same_top", eval::proportion(d.n_same_top, d.n()).p},
+           {"same_top_error", eval::proportion(d.n_same_top, d.n()).error}};
   for (const Percentile& p : {Percentile{"max", 1.0},
                               {"99.9", 0.999},
                               {"99", 0.99},
@@ -253,6 +260,8 @@ Result<void> run_divergence(const PerplexityArgs& args, const std::stop_token& s
     return {};
   }
   INFER_ASSIGN(const auto base, eval::KlBaseReader::open(args.kl_base));
+  if (!args.text.empty())
+    fmt::print(stderr, "{}: -f is not read: {} has its text\n", kProgram, args.kl_base);
   PerplexityArgs with_its_context = args;
   const int64_t n_ctx = base->chunks().n_ctx;
   with_its_context.model.engine.n_ctx = std::max(args.model.engine.n_ctx, n_ctx);
