@@ -15,7 +15,6 @@ namespace {
 /// theirs.
 struct IsaLevel {
   const char* name;
-  bool automatic;                                  ///< taken when nobody names a level
   std::string (*lacking)(const CpuFeatures& cpu);  ///< features that are missing, or ""
   void (*install)(CpuKernels& table);
 };
@@ -65,12 +64,12 @@ std::string lacking_avx512(const CpuFeatures& c) {
 #endif
 
 constexpr IsaLevel kLevels[] = {
-    {"generic", true, lacking_nothing, install_generic},
+    {"generic", lacking_nothing, install_generic},
 #if defined(INFER_KERNELS_AVX2)
-    {"avx2", true, lacking_avx2, install_avx2},
+    {"avx2", lacking_avx2, install_avx2},
 #endif
 #if defined(INFER_KERNELS_AVX512)
-    {"avx512", false, lacking_avx512, avx512::install_linear},
+    {"avx512", lacking_avx512, avx512::install_linear},
 #endif
 };
 
@@ -95,7 +94,7 @@ std::vector<std::string_view> built_isa_levels() {
 Result<CpuKernels> select_kernels(const CpuFeatures& cpu, std::string_view isa) {
   const IsaLevel* wanted = nullptr;
   for (const IsaLevel& l : kLevels) {
-    const bool taken = isa.empty() ? l.automatic && l.lacking(cpu).empty() : isa == l.name;
+    const bool taken = isa.empty() ? l.lacking(cpu).empty() : isa == l.name;
     if (taken) wanted = &l;
   }
   if (wanted == nullptr) {
