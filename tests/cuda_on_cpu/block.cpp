@@ -45,13 +45,13 @@ std::string kernel_name(const void* kernel) {
 
 }  // namespace
 
-std::string Grid::describe() const {
+std::string LaunchedGrid::describe() const {
   return fmt::format("{} (launched at {})", kernel_name(launch.kernel), text(site));
 }
 
 Block::Block() = default;
 
-bool Block::run(const Grid& grid, dim3 index) {
+bool Block::run(const LaunchedGrid& grid, dim3 index) {
   const Launch& launch = grid.launch;
   grid_ = &grid;
   ids_ = {index, launch.block, launch.grid};
@@ -241,7 +241,7 @@ void Block::release_barrier() {
 }
 
 void Block::fail(std::string what, Site site) {
-  report_ = fmt::format("{}: {} at {}", where(), what, text(site));
+  report_ = fmt::format("{}, at {}: {}", where(), text(site), what);
   failed_ = true;
   std::string().swap(what);  // nobody returns here to destroy it
   switch_fiber(running_->fiber, main_, true);

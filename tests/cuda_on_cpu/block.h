@@ -51,7 +51,7 @@ struct Warp {
 };
 
 /// What all blocks of a launch share.
-struct Grid {
+struct LaunchedGrid {
   const Launch& launch;
   Site site;  ///< of the launch
   uint64_t seed;
@@ -65,7 +65,7 @@ class Block {
   Block& operator=(const Block&) = delete;
 
   /// Runs block `index` of the grid to its end. False: a checker stopped it, see report().
-  bool run(const Grid& grid, dim3 index);
+  bool run(const LaunchedGrid& grid, dim3 index);
   const std::string& report() const { return report_; }
 
   // Called by the running lane.
@@ -74,7 +74,7 @@ class Block {
   [[noreturn]] void fail(std::string what, Site site);
   Lane& lane() { return *running_; }
   SharedMemory& shared() { return shared_; }
-  const Grid& grid() const { return *grid_; }
+  const LaunchedGrid& grid() const { return *grid_; }
   std::string where() const;
   bool is_stack_guard(const void* address) const { return stacks_.is_guard(address); }
 
@@ -91,7 +91,7 @@ class Block {
   void run_lane(Lane& next, bool this_ends);
   std::string describe_waiting() const;
 
-  const Grid* grid_ = nullptr;
+  const LaunchedGrid* grid_ = nullptr;
   BlockIds ids_;
   StackPool stacks_;
   SharedMemory shared_;

@@ -206,7 +206,7 @@ void Machine::run_graph(const std::vector<Node>& nodes) {
 }
 
 void Machine::run_kernel(const Launch& launch, Site site) {
-  const Grid grid{launch, site, random.next()};
+  const LaunchedGrid grid{launch, site, random.next()};
   const int64_t n_block = int64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
   std::vector<int64_t> order(static_cast<size_t>(n_block));
   std::iota(order.begin(), order.end(), 0);
