@@ -152,7 +152,7 @@ __global__ void scalar(const float* x, float* e, float* r, int* dot) {
   const int i = lane_id();
   e[i] = exp2_approx(x[i]);
   r[i] = rsqrt_approx(x[i]);
-  dot[i] = dp4a(0x80'7f'ff'01u + 0 * i, 0x80'80'02'03u, i);
+  dot[i] = dp4a(static_cast<int>(0x807fff01u), static_cast<int>(0x80800203u), i);
 }
 
 TEST_F(Collectives, ApproximationsStayWithinThePublishedErrorAndFlush) {
