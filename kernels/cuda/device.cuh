@@ -11,8 +11,9 @@
 #endif
 
 /// What kernels are written against: who am I, shared memory, barriers, shuffles, votes, atomics.
-/// Each function has two bodies: the GPU's own, and a call into the emulator of tests/cuda_on_cpu where
-/// a kernel is compiled as plain C++. Instructions that only PTX has are in ptx.cuh, launch() in launch.cuh.
+/// Each function has two bodies: the GPU's own, and a call into the emulator of tests/cuda_on_cpu
+/// where a kernel is compiled as plain C++. Instructions that only PTX has are in ptx.cuh, launch()
+/// in launch.cuh.
 ///
 /// A kernel uses no __shared__, __constant__, threadIdx or <<<>>>; its parameters are
 /// `const __grid_constant__`; all lanes of a mask call a collective from the same place.
@@ -24,6 +25,9 @@
 #define __shared__ use_shared_storage_of_device_cuh
 #undef __constant__
 #define __constant__ pass_constants_as_kernel_parameters
+#if !defined(__launch_bounds__)
+#define __launch_bounds__(...)
+#endif
 #endif
 
 namespace infer::cuda {
@@ -42,7 +46,8 @@ struct Site {
 using Site = emulated::Site;
 #endif
 
-/// 75, 80, ...: a constant on a GPU, an option of the emulator. May pick an instruction, never an algorithm.
+/// 75, 80, ...: a constant on a GPU, an option of the emulator. May pick an instruction, never an
+/// algorithm.
 #if defined(__CUDA_ARCH__)
 INFER_DEVICE constexpr int architecture() { return __CUDA_ARCH__ / 10; }
 #elif defined(__CUDACC__)
@@ -51,7 +56,8 @@ INFER_DEVICE constexpr int architecture() { return 0; }
 INFER_DEVICE int architecture() { return emulated::architecture(); }
 #endif
 
-// --- Who am I ---------------------------------------------------------------------------------------
+// --- Who am I
+// ---------------------------------------------------------------------------------------
 
 #if defined(__CUDACC__)
 INFER_DEVICE uint3 thread_idx() { return threadIdx; }
@@ -69,10 +75,11 @@ INFER_DEVICE dim3 grid_dim() { return emulated::this_lane->block->grid_dim; }
 INFER_DEVICE int lane_id() { return static_cast<int>(thread_idx().x % kWarp); }
 INFER_DEVICE int warp_id() { return static_cast<int>(thread_idx().x / kWarp); }
 
-// --- Shared memory ----------------------------------------------------------------------------------
+// --- Shared memory
+// ----------------------------------------------------------------------------------
 
-/// The block's dynamic shared memory seen as `Storage`, which launch() was given at least the size of.
-/// It holds no defined value at first; every call returns the same object.
+/// The block's dynamic shared memory seen as `Storage`, which launch() was given at least the size
+/// of. It holds no defined value at first; every call returns the same object.
 template <class Storage>
 INFER_DEVICE Storage& shared([[maybe_unused]] Site site = Site::current()) {
   static_assert(std::is_trivially_default_constructible_v<Storage> &&
@@ -86,7 +93,8 @@ INFER_DEVICE Storage& shared([[maybe_unused]] Site site = Site::current()) {
 #endif
 }
 
-// --- Barriers ---------------------------------------------------------------------------------------
+// --- Barriers
+// ---------------------------------------------------------------------------------------
 
 /// All threads of the block arrive here; writes before are seen after.
 INFER_DEVICE void sync_threads([[maybe_unused]] Site site = Site::current()) {
@@ -98,7 +106,8 @@ INFER_DEVICE void sync_threads([[maybe_unused]] Site site = Site::current()) {
 }
 
 /// The same among the lanes of `mask`, the caller's included.
-INFER_DEVICE void sync_warp(uint32_t mask = kFullMask, [[maybe_unused]] Site site = Site::current()) {
+INFER_DEVICE void sync_warp(uint32_t mask = kFullMask,
+                            [[maybe_unused]] Site site = Site::current()) {
 #if defined(__CUDACC__)
   __syncwarp(mask);
 #else
@@ -115,9 +124,10 @@ INFER_DEVICE void thread_fence() {
 #endif
 }
 
-// --- Shuffles and votes -----------------------------------------------------------------------------
-// T is a type of 4 or 8 bytes that __shfl_sync takes. `width` is a power of two: the warp is cut into groups of
-// so many lanes, and a lane outside the group reads itself. A lane read from must be in `mask`.
+// --- Shuffles and votes
+// ----------------------------------------------------------------------------- T is a type of 4 or
+// 8 bytes that __shfl_sync takes. `width` is a power of two: the warp is cut into groups of so many
+// lanes, and a lane outside the group reads itself. A lane read from must be in `mask`.
 
 #if defined(__CUDACC__)
 template <class T>
@@ -125,7 +135,8 @@ INFER_DEVICE T shfl(T v, int lane, int width = kWarp, uint32_t mask = kFullMask,
   return __shfl_sync(mask, v, lane, width);
 }
 template <class T>
-INFER_DEVICE T shfl_up(T v, uint32_t delta, int width = kWarp, uint32_t mask = kFullMask, Site = {}) {
+INFER_DEVICE T shfl_up(T v, uint32_t delta, int width = kWarp, uint32_t mask = kFullMask,
+                       Site = {}) {
   return __shfl_up_sync(mask, v, delta, width);
 }
 template <class T>
@@ -138,11 +149,15 @@ INFER_DEVICE T shfl_xor(T v, int lane_mask, int width = kWarp, uint32_t mask = k
                         Site = {}) {
   return __shfl_xor_sync(mask, v, lane_mask, width);
 }
-INFER_DEVICE uint32_t ballot(bool p, uint32_t mask = kFullMask, Site = {}) {
+INFER_DEVICE uint32_t warp_ballot(bool p, uint32_t mask = kFullMask, Site = {}) {
   return __ballot_sync(mask, p);
 }
-INFER_DEVICE bool any(bool p, uint32_t mask = kFullMask, Site = {}) { return __any_sync(mask, p); }
-INFER_DEVICE bool all(bool p, uint32_t mask = kFullMask, Site = {}) { return __all_sync(mask, p); }
+INFER_DEVICE bool warp_any(bool p, uint32_t mask = kFullMask, Site = {}) {
+  return __any_sync(mask, p);
+}
+INFER_DEVICE bool warp_all(bool p, uint32_t mask = kFullMask, Site = {}) {
+  return __all_sync(mask, p);
+}
 #else
 namespace detail {
 template <class T>
@@ -158,7 +173,8 @@ T shuffle(emulated::Shuffle kind, T v, uint32_t operand, int width, uint32_t mas
 
 template <class T>
 T shfl(T v, int lane, int width = kWarp, uint32_t mask = kFullMask, Site site = Site::current()) {
-  return detail::shuffle(emulated::Shuffle::kIndex, v, static_cast<uint32_t>(lane), width, mask, site);
+  return detail::shuffle(emulated::Shuffle::kIndex, v, static_cast<uint32_t>(lane), width, mask,
+                         site);
 }
 template <class T>
 T shfl_up(T v, uint32_t delta, int width = kWarp, uint32_t mask = kFullMask,
@@ -176,19 +192,29 @@ T shfl_xor(T v, int lane_mask, int width = kWarp, uint32_t mask = kFullMask,
   return detail::shuffle(emulated::Shuffle::kXor, v, static_cast<uint32_t>(lane_mask), width, mask,
                          site);
 }
-inline uint32_t ballot(bool p, uint32_t mask = kFullMask, Site site = Site::current()) {
+inline uint32_t warp_ballot(bool p, uint32_t mask = kFullMask, Site site = Site::current()) {
   return emulated::ballot(p, mask, site);
 }
-inline bool any(bool p, uint32_t mask = kFullMask, Site site = Site::current()) {
+inline bool warp_any(bool p, uint32_t mask = kFullMask, Site site = Site::current()) {
   return emulated::ballot(p, mask, site) != 0;
 }
-inline bool all(bool p, uint32_t mask = kFullMask, Site site = Site::current()) {
+inline bool warp_all(bool p, uint32_t mask = kFullMask, Site site = Site::current()) {
   return emulated::ballot(p, mask, site) == mask;
 }
 #endif
 
-// --- Reductions over a full warp ----------------------------------------------------------------------
-// A butterfly with distances 16, 8, 4, 2, 1: every lane gets the same bits. T is float or int.
+/// How many bits are set: of a ballot, the lanes that said yes.
+INFER_DEVICE int popcount(uint32_t bits) {
+#if defined(__CUDACC__)
+  return __popc(bits);
+#else
+  return __builtin_popcount(bits);
+#endif
+}
+
+// --- Reductions over a full warp
+// ---------------------------------------------------------------------- A butterfly with distances
+// 16, 8, 4, 2, 1: every lane gets the same bits. T is float or int.
 
 template <class T>
 INFER_DEVICE T warp_sum(T v, [[maybe_unused]] Site site = Site::current()) {
@@ -223,11 +249,12 @@ INFER_DEVICE T warp_min(T v, [[maybe_unused]] Site site = Site::current()) {
 #endif
 }
 
-// --- Atomics: integers only, since the order of float additions would change the bits -------------------
+// --- Atomics: integers only, since the order of float additions would change the bits
+// -------------------
 
 template <class T>
-inline constexpr bool is_atomic = std::is_same_v<T, int> || std::is_same_v<T, unsigned> ||
-                                  std::is_same_v<T, unsigned long long>;
+inline constexpr bool is_atomic =
+    std::is_same_v<T, int> || std::is_same_v<T, unsigned> || std::is_same_v<T, unsigned long long>;
 
 #if defined(__CUDACC__)
 #define INFER_ATOMIC(name, device_function)                   \

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <source_location>
 
-/// What device.cuh, ptx.cuh and launch.cuh call when a kernel is compiled as plain C++: declared here,
-/// defined by tests/cuda_on_cpu. Nothing in a build for a GPU includes this header.
+/// What device.cuh, ptx.cuh and launch.cuh call when a kernel is compiled as plain C++: declared
+/// here, defined by tests/cuda_on_cpu. Nothing in a build for a GPU includes this header.
 namespace infer::cuda::emulated {
 
 /// A collective is known by the place in the kernel that called it.
@@ -42,7 +42,8 @@ uint64_t shuffle(Shuffle kind, uint64_t bits, uint32_t operand, uint32_t width, 
 uint32_t ballot(bool predicate, uint32_t mask, Site site);
 
 enum class Reduce { kSum, kMax, kMin };
-/// The bits of a butterfly of shuffles (distances 16, 8, 4, 2, 1) over a full warp, in one collective.
+/// The bits of a butterfly of shuffles (distances 16, 8, 4, 2, 1) over a full warp, in one
+/// collective.
 float warp_reduce(Reduce kind, float value, Site site);
 int warp_reduce(Reduce kind, int value, Site site);
 
@@ -64,7 +65,7 @@ inline void check_aligned(const void* address, size_t alignment, Site site) {
 
 /// A kernel with its arguments, the way a stream keeps it until it runs.
 struct Launch {
-  const void* kernel;   ///< the function, as cudaFuncSetAttribute knows it
+  const void* kernel;  ///< the function, as cudaFuncSetAttribute knows it
   void (*call)(const void* kernel, const void* arguments);
   const void* arguments;  ///< trivially copyable, copied by launch()
   size_t arguments_bytes;

@@ -16,14 +16,16 @@ namespace infer::cuda {
 struct Grid {
   Grid(dim3 size, Site at = Site::current()) : dim(size), site(at) {}
   Grid(unsigned n_block_x, Site at = Site::current()) : dim(n_block_x), site(at) {}
-  Grid(int n_block_x, Site at = Site::current()) : dim(static_cast<unsigned>(n_block_x)), site(at) {}
+  Grid(int n_block_x, Site at = Site::current())
+      : dim(static_cast<unsigned>(n_block_x)), site(at) {}
   dim3 dim;
   Site site;
 };
 
-/// launch(kernel, grid, block, shared_bytes, stream, arguments...): what <<<>>> does, as a function that a host
-/// compiler accepts too. The arguments are converted to the kernel's parameter types and copied.
-/// Errors: as cudaLaunchKernel; more than 48 KiB of shared memory needs cudaFuncSetAttribute first.
+/// launch(kernel, grid, block, shared_bytes, stream, arguments...): what <<<>>> does, as a function
+/// that a host compiler accepts too. The arguments are converted to the kernel's parameter types
+/// and copied. Errors: as cudaLaunchKernel; more than 48 KiB of shared memory needs
+/// cudaFuncSetAttribute first.
 template <class... Params, class... Args>
 cudaError_t launch(void (*kernel)(Params...), Grid grid, dim3 block, size_t shared_bytes,
                    cudaStream_t stream, Args&&... args) {
@@ -35,8 +37,8 @@ cudaError_t launch(void (*kernel)(Params...), Grid grid, dim3 block, size_t shar
   return std::apply(
       [&](auto&... value) {
         std::array<void*, sizeof...(Params) + 1> pointers = {&value..., nullptr};
-        return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid.dim, block, pointers.data(),
-                                shared_bytes, stream);
+        return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid.dim, block,
+                                pointers.data(), shared_bytes, stream);
       },
       values);
 #else

@@ -5,13 +5,15 @@
 
 #include "kernels/cuda/device.cuh"
 
-/// Instructions that only PTX has, with the fragment layouts of the PTX ISA (section "Warp-level matrix
-/// instructions"): tensor cores, their loads, asynchronous copies, fast approximations, wide loads.
-/// In the layouts below g = lane / 4, t = lane % 4, and a register holds its elements low half (byte) first.
+/// Instructions that only PTX has, with the fragment layouts of the PTX ISA (section "Warp-level
+/// matrix instructions"): tensor cores, their loads, asynchronous copies, fast approximations, wide
+/// loads. In the layouts below g = lane / 4, t = lane % 4, and a register holds its elements low
+/// half (byte) first.
 namespace infer::cuda {
 
-// --- Tensor cores: d += a * b, by the full warp -------------------------------------------------------
-// c, d (f32, s32) of every m16n8 shape: d[0], d[1] = row g, columns 2t, 2t + 1; d[2], d[3] = row g + 8.
+// --- Tensor cores: d += a * b, by the full warp
+// ------------------------------------------------------- c, d (f32, s32) of every m16n8 shape:
+// d[0], d[1] = row g, columns 2t, 2t + 1; d[2], d[3] = row g + 8.
 
 /// f16, m16n8k16. a[0] = row g, k 2t..2t+1; a[1] = row g + 8; a[2], a[3] = the same rows, k + 8.
 /// b[0] = k 2t..2t+1 of column g; b[1] = k + 8. Two m16n8k8 on sm_75, which have the same halves.
@@ -31,7 +33,8 @@ INFER_DEVICE void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     asm volatile(
-        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
+        "{%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
   }
@@ -55,7 +58,8 @@ INFER_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t
 }
 
 /// s8, m16n8k32. a[0] = row g, k 4t..4t+3; a[1] = row g + 8; a[2], a[3] = the same rows, k + 16.
-/// b[0] = k 4t..4t+3 of column g; b[1] = k + 16. Four m8n8k16 on sm_75, which have the same quarters.
+/// b[0] = k 4t..4t+3 of column g; b[1] = k + 16. Four m8n8k16 on sm_75, which have the same
+/// quarters.
 INFER_DEVICE void mma_s8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                          [[maybe_unused]] Site site = Site::current()) {
 #if !defined(__CUDACC__)
@@ -78,9 +82,10 @@ INFER_DEVICE void mma_s8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b
 #endif
 }
 
-/// N (1, 2 or 4) matrices of 8 x 8 16-bit elements from shared memory. Lane 8 i + r passes the address of row r
-/// of matrix i, 16 bytes aligned; on sm_75 the lanes above 8 N pass valid addresses too.
-/// out[i] = row g, columns 2t, 2t + 1 of matrix i; with kTransposed of its transpose.
+/// N (1, 2 or 4) matrices of 8 x 8 16-bit elements from shared memory. Lane 8 i + r passes the
+/// address of row r of matrix i, 16 bytes aligned; on sm_75 the lanes above 8 N pass valid
+/// addresses too. out[i] = row g, columns 2t, 2t + 1 of matrix i; with kTransposed of its
+/// transpose.
 template <int N, bool kTransposed = false>
 INFER_DEVICE void ldmatrix(uint32_t (&out)[N], const void* row,
                            [[maybe_unused]] Site site = Site::current()) {
@@ -91,30 +96,44 @@ INFER_DEVICE void ldmatrix(uint32_t (&out)[N], const void* row,
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
   if constexpr (N == 1 && !kTransposed)
     asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
-                 : "=r"(out[0]) : "r"(address) : "memory");
+                 : "=r"(out[0])
+                 : "r"(address)
+                 : "memory");
   else if constexpr (N == 1)
     asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];"
-                 : "=r"(out[0]) : "r"(address) : "memory");
+                 : "=r"(out[0])
+                 : "r"(address)
+                 : "memory");
   else if constexpr (N == 2 && !kTransposed)
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
-                 : "=r"(out[0]), "=r"(out[1]) : "r"(address) : "memory");
+                 : "=r"(out[0]), "=r"(out[1])
+                 : "r"(address)
+                 : "memory");
   else if constexpr (N == 2)
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
-                 : "=r"(out[0]), "=r"(out[1]) : "r"(address) : "memory");
+                 : "=r"(out[0]), "=r"(out[1])
+                 : "r"(address)
+                 : "memory");
   else if constexpr (!kTransposed)
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(address) : "memory");
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(address)
+                 : "memory");
   else
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(address) : "memory");
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(address)
+                 : "memory");
 #endif
 }
 
-// --- Asynchronous copies from global to shared memory --------------------------------------------------
-// Nothing may be read from the destination before cp_async_wait by the lane that copied and a barrier for the
-// others. sm_75 has none: there the copy is done at once and commit and wait do nothing.
+// --- Asynchronous copies from global to shared memory
+// -------------------------------------------------- Nothing may be read from the destination
+// before cp_async_wait by the lane that copied and a barrier for the others. sm_75 has none: there
+// the copy is done at once and commit and wait do nothing.
 
-/// Copies kBytes (4, 8 or 16; both addresses aligned so): the first source_bytes from `global`, then zeros.
+/// Copies kBytes (4, 8 or 16; both addresses aligned so): the first source_bytes from `global`,
+/// then zeros.
 template <int kBytes>
 INFER_DEVICE void cp_async(void* shared, const void* global, int source_bytes = kBytes,
                            [[maybe_unused]] Site site = Site::current()) {
@@ -125,11 +144,13 @@ INFER_DEVICE void cp_async(void* shared, const void* global, int source_bytes = 
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   const auto source = __cvta_generic_to_global(global);
   if constexpr (kBytes == 16)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                 ::"r"(address), "l"(source), "r"(source_bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source),
+                 "r"(source_bytes)
+                 : "memory");
   else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
-                 ::"r"(address), "l"(source), "n"(kBytes), "r"(source_bytes) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(address), "l"(source),
+                 "n"(kBytes), "r"(source_bytes)
+                 : "memory");
 #else
   uint32_t words[kBytes / 4];
 #pragma unroll
@@ -137,8 +158,9 @@ INFER_DEVICE void cp_async(void* shared, const void* global, int source_bytes = 
     words[i] = 0;
     if (4 * i + 4 <= source_bytes) words[i] = static_cast<const uint32_t*>(global)[i];
   }
-  if (source_bytes % 4 != 0) memcpy(&words[source_bytes / 4],
-      static_cast<const char*>(global) + source_bytes / 4 * 4, source_bytes % 4);
+  if (source_bytes % 4 != 0)
+    memcpy(&words[source_bytes / 4], static_cast<const char*>(global) + source_bytes / 4 * 4,
+           source_bytes % 4);
   memcpy(__builtin_assume_aligned(shared, kBytes), words, kBytes);
 #endif
 }
@@ -162,7 +184,8 @@ INFER_DEVICE void cp_async_wait() {
 #endif
 }
 
-// --- Arithmetic -----------------------------------------------------------------------------------------
+// --- Arithmetic
+// -----------------------------------------------------------------------------------------
 
 /// c + the dot product of four signed bytes.
 INFER_DEVICE int dp4a(int a, int b, int c) {
@@ -198,8 +221,10 @@ INFER_DEVICE float rsqrt_approx(float x) {
 #endif
 }
 
-// --- Wide loads and stores --------------------------------------------------------------------------------
-// T is one of CUDA's vector types or a scalar; the address is a multiple of sizeof(T), which the hardware demands.
+// --- Wide loads and stores
+// -------------------------------------------------------------------------------- T is one of
+// CUDA's vector types or a scalar; the address is a multiple of sizeof(T), which the hardware
+// demands.
 
 template <class T>
 INFER_DEVICE T load(const void* address, [[maybe_unused]] Site site = Site::current()) {

@@ -6,8 +6,8 @@
 
 namespace infer::cuda::emulated {
 
-/// The cp.async copies of one lane. A copy is done when the lane waits for its group and not before: until then
-/// the destination holds NaN, and a source that is changed too early shows.
+/// The cp.async copies of one lane. A copy is done when the lane waits for its group and not
+/// before: until then the destination holds NaN, and a source that is changed too early shows.
 class AsyncCopies {
  public:
   void add(void* shared, const void* global, int bytes, int source_bytes);

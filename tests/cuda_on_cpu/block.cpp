@@ -55,8 +55,7 @@ bool Block::run(const LaunchedGrid& grid, dim3 index) {
   const Launch& launch = grid.launch;
   grid_ = &grid;
   ids_ = {index, launch.block, launch.grid};
-  const uint64_t number =
-      (uint64_t{index.z} * launch.grid.y + index.y) * launch.grid.x + index.x;
+  const uint64_t number = (uint64_t{index.z} * launch.grid.y + index.y) * launch.grid.x + index.x;
   random_ = Random(grid.seed + number * 0x632be59bd9b4e019u);
   // Three tempers: lanes of all warps interleaved, now and then another warp, one warp far ahead.
   constexpr std::array<uint32_t, 3> kChangeWarp = {0, 7, 0xffffffffu};
@@ -166,7 +165,8 @@ void Block::end_lane() {
   __builtin_unreachable();
 }
 
-// Lanes of a warp can only be released by lanes of the same warp: if none of them can run, none ever will.
+// Lanes of a warp can only be released by lanes of the same warp: if none of them can run, none
+// ever will.
 void Block::check_progress() {
   const Warp& warp = warps_[static_cast<size_t>(running_->warp)];
   if (warp.runnable == 0 && warp.waiting != 0)

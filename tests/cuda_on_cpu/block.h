@@ -13,7 +13,8 @@
 #include "tests/cuda_on_cpu/random.h"
 #include "tests/cuda_on_cpu/shared_memory.h"
 
-/// One thread block: its lanes are fibers of one OS thread that run until a collective makes them wait.
+/// One thread block: its lanes are fibers of one OS thread that run until a collective makes them
+/// wait.
 namespace infer::cuda::emulated {
 
 inline constexpr int kWarpLanes = 32;
@@ -28,7 +29,8 @@ struct Lane {
   int index = 0;  ///< in its warp
 };
 
-/// What the lanes of one mask do together. The last to arrive calls `compute` with every lane's operands.
+/// What the lanes of one mask do together. The last to arrive calls `compute` with every lane's
+/// operands.
 struct Collective {
   using Compute = void (*)(void* const* operands, uint32_t mask);
   Compute compute = nullptr;
@@ -104,7 +106,8 @@ class Block {
   Lane* running_ = nullptr;
   Fiber main_;
   Random random_;
-  uint32_t change_warp_mask_ = 0;  ///< a lane that waits hands over to another warp with chance 1 / (mask + 1)
+  uint32_t change_warp_mask_ =
+      0;  ///< a lane that waits hands over to another warp with chance 1 / (mask + 1)
   bool failed_ = false;
   std::string report_;
 };

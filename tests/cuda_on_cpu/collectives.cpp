@@ -6,7 +6,8 @@
 
 #include "tests/cuda_on_cpu/block.h"
 
-/// The collectives of device.cuh. Each lane leaves its operands on its own stack; the last one computes for all.
+/// The collectives of device.cuh. Each lane leaves its operands on its own stack; the last one
+/// computes for all.
 namespace infer::cuda::emulated {
 
 namespace {
@@ -25,14 +26,19 @@ struct ShuffleOperands {
   Site site;
 };
 
-// The lane that `lane` reads, as the PTX ISA computes it for shfl.sync; itself if that one is out of its group.
+// The lane that `lane` reads, as the PTX ISA computes it for shfl.sync; itself if that one is out
+// of its group.
 uint32_t shuffle_source(const ShuffleOperands& o, uint32_t lane) {
   const uint32_t first = lane & ~(o.width - 1), last = first + o.width - 1;
   switch (o.kind) {
-    case Shuffle::kIndex: return first + (o.operand & (o.width - 1));
-    case Shuffle::kUp: return lane >= first + o.operand && o.operand < 32 ? lane - o.operand : lane;
-    case Shuffle::kDown: return o.operand < 32 && lane + o.operand <= last ? lane + o.operand : lane;
-    case Shuffle::kXor: return (lane ^ (o.operand & 31)) <= last ? lane ^ (o.operand & 31) : lane;
+    case Shuffle::kIndex:
+      return first + (o.operand & (o.width - 1));
+    case Shuffle::kUp:
+      return lane >= first + o.operand && o.operand < 32 ? lane - o.operand : lane;
+    case Shuffle::kDown:
+      return o.operand < 32 && lane + o.operand <= last ? lane + o.operand : lane;
+    case Shuffle::kXor:
+      return (lane ^ (o.operand & 31)) <= last ? lane ^ (o.operand & 31) : lane;
   }
   return lane;
 }

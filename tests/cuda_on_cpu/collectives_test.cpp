@@ -21,7 +21,8 @@ __global__ void shuffled(Kind kind, int operand, int width, int* out) {
   out[lane_id()] = r;
 }
 
-// The pseudocode of shfl.sync in the PTX ISA, with the operands that __shfl_sync and its kin hand it.
+// The pseudocode of shfl.sync in the PTX ISA, with the operands that __shfl_sync and its kin hand
+// it.
 int shfl_source(Kind kind, int lane, int b, int width) {
   const int segment_mask = (32 - width), clamp = kind == Kind::kUp ? 0 : 31;
   const int max_lane = (lane & segment_mask) | (clamp & ~segment_mask & 31);
@@ -29,10 +30,22 @@ int shfl_source(Kind kind, int lane, int b, int width) {
   int j = 0;
   bool valid = false;
   switch (kind) {
-    case Kind::kUp: j = lane - b; valid = j >= min_lane; break;
-    case Kind::kDown: j = lane + b; valid = j <= max_lane; break;
-    case Kind::kXor: j = lane ^ b; valid = j <= max_lane; break;
-    case Kind::kIndex: j = min_lane | (b & ~segment_mask & 31); valid = j <= max_lane; break;
+    case Kind::kUp:
+      j = lane - b;
+      valid = j >= min_lane;
+      break;
+    case Kind::kDown:
+      j = lane + b;
+      valid = j <= max_lane;
+      break;
+    case Kind::kXor:
+      j = lane ^ b;
+      valid = j <= max_lane;
+      break;
+    case Kind::kIndex:
+      j = min_lane | (b & ~segment_mask & 31);
+      valid = j <= max_lane;
+      break;
   }
   return valid ? j : lane;
 }
@@ -81,11 +94,11 @@ TEST_F(Collectives, AShuffleFromALaneOutsideTheMaskIsReported) {
 
 __global__ void votes(uint32_t* out) {
   const auto lane = static_cast<uint32_t>(lane_id());
-  const uint32_t ballots = ballot(lane % 3 == 0);
-  const bool any_31 = any(lane == 31), any_32 = any(lane == 32);
-  const bool all_32 = all(lane < 32), all_31 = all(lane < 31);
+  const uint32_t ballots = warp_ballot(lane % 3 == 0);
+  const bool any_31 = warp_any(lane == 31), any_32 = warp_any(lane == 32);
+  const bool all_32 = warp_all(lane < 32), all_31 = warp_all(lane < 31);
   uint32_t half = 0;
-  if (lane >= 16) half = ballot(lane != 20, 0xffff0000u) + all(lane >= 16, 0xffff0000u);
+  if (lane >= 16) half = warp_ballot(lane != 20, 0xffff0000u) + warp_all(lane >= 16, 0xffff0000u);
   out[lane] = ballots;
   out[32 + lane] = any_31 | any_32 << 1 | all_32 << 2 | all_31 << 3;
   out[64 + lane] = half;
@@ -116,7 +129,8 @@ __global__ void reduce_both_ways(const float* x, float* out) {
 
 TEST_F(Collectives, ReductionsHaveTheBitsOfTheirButterfly) {
   std::vector<float> x(32);
-  for (size_t i = 0; i < 32; ++i) x[i] = std::sin(static_cast<float>(i)) * std::exp2f(static_cast<float>(i % 9));
+  for (size_t i = 0; i < 32; ++i)
+    x[i] = std::sin(static_cast<float>(i)) * std::exp2f(static_cast<float>(i % 9));
   DeviceArray<float> in(x), out(96);
   launch(reduce_both_ways, 1, 32, 0, nullptr, in.data(), out.data());
   const auto host = out.host();
@@ -137,7 +151,8 @@ __global__ void count(unsigned* sum, int* largest, int* smallest, unsigned long 
 TEST_F(Collectives, IntegerAtomics) {
   reset({.n_threads = 2});
   DeviceArray<unsigned> sum(std::vector<unsigned>{0});
-  DeviceArray<int> largest(std::vector<int>{-1}), smallest(std::vector<int>{1}), taken(std::vector<int>{0});
+  DeviceArray<int> largest(std::vector<int>{-1}), smallest(std::vector<int>{1}),
+      taken(std::vector<int>{0});
   DeviceArray<unsigned long long> wide(std::vector<unsigned long long>{0});
   launch(count, 40, 64, 0, nullptr, sum.data(), largest.data(), smallest.data(), wide.data(),
          taken.data());
@@ -180,9 +195,7 @@ TEST_F(Collectives, ApproximationsStayWithinThePublishedErrorAndFlush) {
     EXPECT_EQ(dots[static_cast<size_t>(i)], 128 * 128 - 127 * 128 - 2 + 3 + i);
 }
 
-__global__ void misaligned(const float* x, float4* out) {
-  out[lane_id()] = load<float4>(x + 1);
-}
+__global__ void misaligned(const float* x, float4* out) { out[lane_id()] = load<float4>(x + 1); }
 
 TEST_F(Collectives, AMisalignedWideLoadIsReported) {
   DeviceArray<float> in(std::vector<float>(64, 1.0f));

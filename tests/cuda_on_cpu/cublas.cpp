@@ -9,8 +9,9 @@
 #include "core/base/half.h"
 #include "tests/cuda_on_cpu/machine.h"
 
-/// The few functions of cuBLAS that the backend opens at run time, as plain loops in the order of a stream.
-/// f32 sums of exact products, one chain over k; results round once. Column-major, as cuBLAS is.
+/// The few functions of cuBLAS that the backend opens at run time, as plain loops in the order of a
+/// stream. f32 sums of exact products, one chain over k; results round once. Column-major, as
+/// cuBLAS is.
 namespace infer::cuda::emulated {
 
 namespace {
@@ -85,7 +86,8 @@ cublasStatus_t status_of(cudaError_t error) {
   return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
-// The last element that the matrix of `rows` x `cols` with leading dimension ld reaches lies on the device.
+// The last element that the matrix of `rows` x `cols` with leading dimension ld reaches lies on the
+// device.
 bool is_on_device(const Machine& m, const void* p, cudaDataType type, int rows, int cols, int ld,
                   long long stride, int n_batch) {
   const long long n = (n_batch - 1) * stride + static_cast<long long>(cols - 1) * ld + rows;
@@ -158,9 +160,26 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
                                           cublasComputeType_t compute, cublasGemmAlgo_t /*algo*/) {
   if (alpha == nullptr || beta == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
   return enqueue(handle,
-                 {a_op != CUBLAS_OP_N, b_op != CUBLAS_OP_N, m, n, k,
-                  *static_cast<const float*>(alpha), *static_cast<const float*>(beta), a, b, c,
-                  a_type, b_type, c_type, lda, ldb, ldc, stride_a, stride_b, stride_c, n_batch},
+                 {a_op != CUBLAS_OP_N,
+                  b_op != CUBLAS_OP_N,
+                  m,
+                  n,
+                  k,
+                  *static_cast<const float*>(alpha),
+                  *static_cast<const float*>(beta),
+                  a,
+                  b,
+                  c,
+                  a_type,
+                  b_type,
+                  c_type,
+                  lda,
+                  ldb,
+                  ldc,
+                  stride_a,
+                  stride_b,
+                  stride_c,
+                  n_batch},
                  compute);
 }
 

@@ -7,7 +7,8 @@ namespace infer::cuda::test {
 
 using Cublas = Emulated;
 
-// C[m,n] = A[m,k] * B[n,k]^T, all row-major, the way the backend multiplies: column-major C^T = B * A^T.
+// C[m,n] = A[m,k] * B[n,k]^T, all row-major, the way the backend multiplies: column-major C^T = B *
+// A^T.
 TEST_F(Cublas, RowMajorProductAgainstPlainLoops) {
   const int m = 5, n = 7, k = 9;
   std::vector<__half> a(m * k), b(n * k);
@@ -44,11 +45,11 @@ TEST_F(Cublas, BatchesScaleAndAdd) {
   DeviceArray<float> a(std::vector<float>{1, 2, 3, 4}), b(std::vector<float>{5, 6, 7, 8});
   DeviceArray<float> c(std::vector<float>{1, 10});
   const float alpha = 2, beta = 3;
-  ASSERT_EQ(cublasGemmStridedBatchedEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 2, &alpha, a.data(),
-                                       CUDA_R_32F, 1, 2, b.data(), CUDA_R_32F, 2, 2, &beta,
-                                       c.data(), CUDA_R_32F, 1, 1, 2, CUBLAS_COMPUTE_32F,
-                                       CUBLAS_GEMM_DEFAULT),
-            CUBLAS_STATUS_SUCCESS);
+  ASSERT_EQ(
+      cublasGemmStridedBatchedEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 2, &alpha, a.data(),
+                                 CUDA_R_32F, 1, 2, b.data(), CUDA_R_32F, 2, 2, &beta, c.data(),
+                                 CUDA_R_32F, 1, 1, 2, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+      CUBLAS_STATUS_SUCCESS);
   EXPECT_THAT(c.host(), testing::ElementsAre(2 * 17 + 3, 2 * 53 + 30));
   EXPECT_EQ(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 2, 1, 2, &alpha, a.data(), CUDA_R_32F, 1,
                          b.data(), CUDA_R_32F, 2, &beta, c.data(), CUDA_R_32F, 2,

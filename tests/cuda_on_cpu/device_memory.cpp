@@ -16,7 +16,7 @@ namespace infer::cuda::emulated {
 namespace {
 
 constexpr size_t kPage = 4096;
-constexpr size_t kAlignment = 256;                // cudaMalloc promises as much
+constexpr size_t kAlignment = 256;               // cudaMalloc promises as much
 constexpr size_t kRangeBytes = size_t{1} << 40;  // of addresses, not of memory
 
 constexpr size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }

@@ -6,9 +6,9 @@
 
 namespace infer::cuda::emulated {
 
-/// The memory of all devices: a range of addresses that the host cannot touch except while it is open, which it
-/// is when kernels and copies run. Each allocation lies between guard pages, starts as NaN, and its addresses
-/// are not given out again.
+/// The memory of all devices: a range of addresses that the host cannot touch except while it is
+/// open, which it is when kernels and copies run. Each allocation lies between guard pages, starts
+/// as NaN, and its addresses are not given out again.
 class DeviceMemory {
  public:
   struct Allocation {

@@ -5,7 +5,8 @@
 #include <string>
 #include <vector>
 
-/// The emulator as its users, the tests, see it. Everything else goes through the CUDA runtime's own functions.
+/// The emulator as its users, the tests, see it. Everything else goes through the CUDA runtime's
+/// own functions.
 namespace infer::cuda::emulated {
 
 struct Options {
@@ -22,8 +23,9 @@ const Options& options();
 /// Another seed for what runs from now on.
 void set_seed(uint64_t seed);
 
-/// What the checkers found since reset() or the last call, in the order found. The failed launch returns
-/// cudaErrorLaunchFailure from the next call that waits for it, and from every call after that, as on a GPU.
+/// What the checkers found since reset() or the last call, in the order found. The failed launch
+/// returns cudaErrorLaunchFailure from the next call that waits for it, and from every call after
+/// that, as on a GPU.
 std::vector<std::string> take_reports();
 
 /// Device allocations that exist, for tests of leaks.

@@ -3,7 +3,8 @@
 #include "tests/cuda_on_cpu/fixture.h"
 
 /// Kernels are in no anonymous namespace so that reports can name them.
-/// Blocks, lanes, barriers: what runs, in which orders, and which misuse is reported instead of hanging.
+/// Blocks, lanes, barriers: what runs, in which orders, and which misuse is reported instead of
+/// hanging.
 namespace infer::cuda::test {
 
 using Execution = Emulated;

@@ -15,7 +15,8 @@ namespace infer::cuda::emulated {
 
 struct Fiber {
   boost::context::detail::fcontext_t context = nullptr;
-  std::byte* stack_bottom = nullptr;  ///< lowest address; of the main fiber known after the first switch
+  std::byte* stack_bottom =
+      nullptr;  ///< lowest address; of the main fiber known after the first switch
   size_t stack_bytes = 0;
   void* fake_stack = nullptr;  ///< AddressSanitizer's
 };

@@ -53,9 +53,9 @@ struct Stream {
 
 struct Event {
   bool timed = true;
-  Point recorded;                                    ///< no stream: never recorded
-  std::shared_ptr<double> time_ms;                   ///< of that record
-  std::shared_ptr<Capture> capture;                  ///< recorded while capturing
+  Point recorded;                    ///< no stream: never recorded
+  std::shared_ptr<double> time_ms;   ///< of that record
+  std::shared_ptr<Capture> capture;  ///< recorded while capturing
   std::vector<size_t> tips;
 };
 
@@ -95,7 +95,8 @@ class Machine {
   void run_graph(const std::vector<Node>& nodes);
   void run_kernel(const Launch& launch, Site site);
 
-  /// The error of a call that no capture in progress allows (and that ends such a capture), or success.
+  /// The error of a call that no capture in progress allows (and that ends such a capture), or
+  /// success.
   cudaError_t refuse_in_capture();
   static cudaError_t invalidate(const std::shared_ptr<Capture>& capture, cudaError_t why);
 
@@ -103,7 +104,7 @@ class Machine {
   DeviceMemory memory;
   Random random;
   std::vector<std::shared_ptr<Stream>> streams;  ///< besides the legacy ones, in the order made
-  std::vector<std::shared_ptr<Stream>> legacy;  ///< of each device
+  std::vector<std::shared_ptr<Stream>> legacy;   ///< of each device
   std::set<Event*> events;
   std::set<std::shared_ptr<Capture>> captures;
   std::map<const std::byte*, size_t> pinned;  ///< host ranges by first byte

@@ -5,8 +5,8 @@
 
 #include "tests/cuda_on_cpu/block.h"
 
-/// mma.sync and ldmatrix: fragments are gathered into plain matrices by the layouts of the PTX ISA, multiplied, and
-/// scattered again. g = lane / 4 and t = lane % 4 as there.
+/// mma.sync and ldmatrix: fragments are gathered into plain matrices by the layouts of the PTX ISA,
+/// multiplied, and scattered again. g = lane / 4 and t = lane % 4 as there.
 namespace infer::cuda::emulated {
 
 namespace {
@@ -18,7 +18,8 @@ struct MmaOperands {
   const uint32_t *a, *b;
 };
 
-// Exact; works on normal, subnormal, infinite and NaN halves without a branch, so that loops vectorise.
+// Exact; works on normal, subnormal, infinite and NaN halves without a branch, so that loops
+// vectorise.
 inline float from_f16(uint32_t h) {
   const uint32_t magnitude = (h & 0x7fffu) << 13;
   const float scaled = std::bit_cast<float>(magnitude) * 0x1p112f;

@@ -7,7 +7,8 @@
 #include "kernels/cuda/ptx.cuh"
 #include "tests/cuda_on_cpu/fixture.h"
 
-/// Tensor-core instructions and their loads: the layouts below are the PTX ISA's, element by element.
+/// Tensor-core instructions and their loads: the layouts below are the PTX ISA's, element by
+/// element.
 namespace infer::cuda::test {
 
 class Matrix : public testing::TestWithParam<int> {
@@ -60,7 +61,8 @@ void test_half(void (*kernel)(const Fragments*, float (*)[4])) {
     for (int i = 0; i < 8; ++i) put(in[0].a[lane], i, a[a_row(lane, i)][a_col(lane, i)]);
     for (int i = 0; i < 4; ++i) put(in[0].b[lane], i, b[b_row(lane, i)][lane / 4]);
     for (int i = 0; i < 4; ++i)
-      d[static_cast<size_t>(4 * lane + i)] = static_cast<float>(100 * c_row(lane, i) + c_col(lane, i));
+      d[static_cast<size_t>(4 * lane + i)] =
+          static_cast<float>(100 * c_row(lane, i) + c_col(lane, i));
   }
   DeviceArray<Fragments> fragments(in);
   DeviceArray<float> out(d);
@@ -72,7 +74,8 @@ void test_half(void (*kernel)(const Fragments*, float (*)[4])) {
     for (int i = 0; i < 4; ++i) {
       const int row = c_row(lane, i), col = c_col(lane, i);
       float expected = static_cast<float>(100 * row + col);
-      for (int k = 0; k < 16; ++k) expected += a[row][k] * b[k][col];  // exact: small multiples of 2^-7
+      for (int k = 0; k < 16; ++k)
+        expected += a[row][k] * b[k][col];  // exact: small multiples of 2^-7
       ASSERT_EQ(got[static_cast<size_t>(4 * lane + i)], expected) << row << "," << col;
     }
 }
@@ -93,8 +96,8 @@ TEST_P(Matrix, F16SpecialValues) {
     std::vector<Fragments> in(1);
     std::memset(in.data(), 0, sizeof(Fragments));
     const __half h(special), one(1.0f);
-    std::memcpy(&in[0].a[0][0], &h, 2);     // row 0, k 0
-    std::memcpy(&in[0].b[0][0], &one, 2);   // k 0, column 0
+    std::memcpy(&in[0].a[0][0], &h, 2);    // row 0, k 0
+    std::memcpy(&in[0].b[0][0], &one, 2);  // k 0, column 0
     DeviceArray<Fragments> fragments(in);
     DeviceArray<float> out(std::vector<float>(128, 0.0f));
     launch(multiply_f16, 1, 32, 0, nullptr, fragments.data(),
@@ -209,7 +212,8 @@ __global__ void load_with_8_addresses(uint32_t* out) {
 TEST_P(Matrix, EightAddressesAreEnoughFromSm80On) {
   DeviceArray<uint32_t> out(32);
   if (GetParam() == 75) {
-    expect_report({"load_with_8_addresses"}, load_with_8_addresses, 1, 32, sizeof(Tiles), out.data());
+    expect_report({"load_with_8_addresses"}, load_with_8_addresses, 1, 32, sizeof(Tiles),
+                  out.data());
   } else {
     launch(load_with_8_addresses, 1, 32, sizeof(Tiles), nullptr, out.data());
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
@@ -246,14 +250,16 @@ TEST_P(Matrix, LdmatrixFeedsMma) {
   DeviceArray<GemmTiles> tiles(in);
   DeviceArray<float> d(128), d_transposed(128);
   launch(product, 1, 32, sizeof(GemmTiles), nullptr, tiles.data(),
-         reinterpret_cast<float(*)[4]>(d.data()), reinterpret_cast<float(*)[4]>(d_transposed.data()));
+         reinterpret_cast<float(*)[4]>(d.data()),
+         reinterpret_cast<float(*)[4]>(d_transposed.data()));
   const auto got = d.host();
   EXPECT_EQ(got, d_transposed.host());
   for (int lane = 0; lane < 32; ++lane)
     for (int i = 0; i < 4; ++i) {
       float expected = 0;
       for (int k = 0; k < 16; ++k)
-        expected += __half2float(in[0].a[c_row(lane, i)][k]) * __half2float(in[0].b_nk[c_col(lane, i)][k]);
+        expected +=
+            __half2float(in[0].a[c_row(lane, i)][k]) * __half2float(in[0].b_nk[c_col(lane, i)][k]);
       ASSERT_EQ(got[static_cast<size_t>(4 * lane + i)], expected);
     }
 }

@@ -193,7 +193,8 @@ TEST_F(Memory, MisusedAsyncCopiesAreReported) {
     const auto fresh = [architecture] { reset({.architecture = architecture}); };
     fresh();
     DeviceArray<int> x(256);
-    expect_report({"copy_misaligned", "misaligned"}, copy_misaligned, 1, 32, sizeof(Ints), x.data());
+    expect_report({"copy_misaligned", "misaligned"}, copy_misaligned, 1, 32, sizeof(Ints),
+                  x.data());
     fresh();
     DeviceArray<int> y(256);
     expect_report({"copy_to_global", "outside the block's shared memory"}, copy_to_global, 1, 32,
@@ -228,7 +229,8 @@ TEST_F(Memory, CopiesAreChecked) {
   DeviceArray<float> x(16);
   std::vector<float> host(64);
   EXPECT_EQ(cudaMemcpy(x.data(), host.data(), 65, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
-  EXPECT_EQ(cudaMemcpy(x.data() + 8, host.data(), 64, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpy(x.data() + 8, host.data(), 64, cudaMemcpyHostToDevice),
+            cudaErrorInvalidValue);
   EXPECT_EQ(cudaMemcpy(host.data(), x.data(), 4, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
   EXPECT_EQ(cudaMemset(host.data(), 0, 4), cudaErrorInvalidValue);
   EXPECT_EQ(cudaMemset(x.data(), 0, 64), cudaSuccess);

@@ -13,11 +13,14 @@ constexpr int kMultiprocessors = 4;
 
 int threads_per_multiprocessor(int architecture) {
   switch (architecture) {
-    case 75: return 1024;
+    case 75:
+      return 1024;
     case 80:
     case 90:
-    case 100: return 2048;
-    default: return 1536;
+    case 100:
+      return 2048;
+    default:
+      return 1536;
   }
 }
 
@@ -29,25 +32,42 @@ int shared_per_multiprocessor(int architecture) {
 
 cudaError_t attribute(const Options& o, cudaDeviceAttr which, int* value) {
   switch (which) {
-    case cudaDevAttrComputeCapabilityMajor: *value = o.architecture / 10; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = o.architecture % 10; break;
-    case cudaDevAttrMultiProcessorCount: *value = kMultiprocessors; break;
-    case cudaDevAttrWarpSize: *value = kWarpLanes; break;
-    case cudaDevAttrMaxThreadsPerBlock: *value = kMaxLanes; break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = o.architecture / 10;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = o.architecture % 10;
+      break;
+    case cudaDevAttrMultiProcessorCount:
+      *value = kMultiprocessors;
+      break;
+    case cudaDevAttrWarpSize:
+      *value = kWarpLanes;
+      break;
+    case cudaDevAttrMaxThreadsPerBlock:
+      *value = kMaxLanes;
+      break;
     case cudaDevAttrMaxThreadsPerMultiProcessor:
       *value = threads_per_multiprocessor(o.architecture);
       break;
-    case cudaDevAttrMaxSharedMemoryPerBlock: *value = kDefaultSharedBytes; break;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+      *value = kDefaultSharedBytes;
+      break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = static_cast<int>(max_shared_bytes(o.architecture));
       break;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
       *value = shared_per_multiprocessor(o.architecture);
       break;
-    case cudaDevAttrMemoryPoolsSupported: *value = 1; break;
+    case cudaDevAttrMemoryPoolsSupported:
+      *value = 1;
+      break;
     case cudaDevAttrConcurrentKernels:
-    case cudaDevAttrUnifiedAddressing: *value = 1; break;
-    default: return cudaErrorInvalidValue;
+    case cudaDevAttrUnifiedAddressing:
+      *value = 1;
+      break;
+    default:
+      return cudaErrorInvalidValue;
   }
   return cudaSuccess;
 }
@@ -203,9 +223,9 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* n_block, const vo
     *n_block = threads_per_multiprocessor(architecture) / n_thread;
     const size_t reserved = architecture >= 80 ? 1024 : 0;
     if (shared_bytes + reserved > 0)
-      *n_block = std::min(*n_block, static_cast<int>(
-                                        static_cast<size_t>(shared_per_multiprocessor(architecture)) /
-                                        (shared_bytes + reserved)));
+      *n_block = std::min(
+          *n_block, static_cast<int>(static_cast<size_t>(shared_per_multiprocessor(architecture)) /
+                                     (shared_bytes + reserved)));
     return cudaSuccess;
   });
 }

@@ -34,7 +34,7 @@ cudaError_t allocate_pinned(void** out, size_t bytes) {
   return api([&](Machine& m) {
     if (out == nullptr) return cudaErrorInvalidValue;
     if (const cudaError_t error = m.refuse_in_capture(); error != cudaSuccess) return error;
-    *out = ::operator new(bytes, std::align_val_t{kHostAlignment}, std::nothrow);
+    *out = ::operator new (bytes, std::align_val_t{kHostAlignment}, std::nothrow);
     if (*out == nullptr) return cudaErrorMemoryAllocation;
     std::memset(*out, 0xff, bytes);
     m.pinned.emplace(static_cast<std::byte*>(*out), bytes);
@@ -42,11 +42,13 @@ cudaError_t allocate_pinned(void** out, size_t bytes) {
   });
 }
 
-// Each side must be what the kind says: a range inside one allocation of a device, or memory of the host.
+// Each side must be what the kind says: a range inside one allocation of a device, or memory of the
+// host.
 cudaError_t check_copy(const Machine& m, const void* to, const void* from, size_t bytes,
                        cudaMemcpyKind kind) {
   const bool to_device = m.memory.in_range(to), from_device = m.memory.in_range(from);
-  if (kind < cudaMemcpyHostToHost || kind > cudaMemcpyDefault) return cudaErrorInvalidMemcpyDirection;
+  if (kind < cudaMemcpyHostToHost || kind > cudaMemcpyDefault)
+    return cudaErrorInvalidMemcpyDirection;
   if (kind != cudaMemcpyDefault) {
     const bool wants_to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     const bool wants_from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
@@ -82,8 +84,7 @@ cudaError_t copy(Machine& m, void* to, const void* from, size_t bytes, cudaMemcp
 cudaError_t fill(Machine& m, void* to, int value, size_t bytes, cudaStream_t stream) {
   if (bytes == 0) return cudaSuccess;
   if (m.memory.find(to, bytes) == nullptr) return cudaErrorInvalidValue;
-  return m.enqueue(stream,
-                   {cudaGraphNodeTypeMemset, [=] { std::memset(to, value, bytes); }});
+  return m.enqueue(stream, {cudaGraphNodeTypeMemset, [=] { std::memset(to, value, bytes); }});
 }
 
 }  // namespace
@@ -137,7 +138,7 @@ cudaError_t cudaFreeHost(void* data) {
     if (const cudaError_t error = m.refuse_in_capture(); error != cudaSuccess) return error;
     m.run_all();
     if (m.pinned.erase(static_cast<std::byte*>(data)) == 0) return cudaErrorInvalidValue;
-    ::operator delete(data, std::align_val_t{kHostAlignment});
+    ::operator delete (data, std::align_val_t{kHostAlignment});
     return cudaSuccess;
   });
 }
@@ -204,9 +205,9 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* out, const void* add
     if (out == nullptr) return cudaErrorInvalidValue;
     *out = {};
     const auto* allocation = m.memory.find(address, 0);
-    out->type = allocation != nullptr         ? cudaMemoryTypeDevice
+    out->type = allocation != nullptr      ? cudaMemoryTypeDevice
                 : is_pinned(m, address, 1) ? cudaMemoryTypeHost
-                                              : cudaMemoryTypeUnregistered;
+                                           : cudaMemoryTypeUnregistered;
     out->device = allocation != nullptr ? allocation->device : 0;
     if (out->type == cudaMemoryTypeDevice) out->devicePointer = const_cast<void*>(address);
     if (out->type != cudaMemoryTypeDevice) out->hostPointer = const_cast<void*>(address);

@@ -116,9 +116,8 @@ cudaError_t launch(const Launch& what, cudaStream_t stream, Site site) {
     std::copy_n(bytes, what.arguments_bytes, reinterpret_cast<std::byte*>(arguments->data()));
     Launch later = what;
     later.arguments = arguments->data();
-    return m.enqueue(stream, {cudaGraphNodeTypeKernel, [&m, later, arguments, site] {
-                                m.run_kernel(later, site);
-                              }});
+    return m.enqueue(stream, {cudaGraphNodeTypeKernel,
+                              [&m, later, arguments, site] { m.run_kernel(later, site); }});
   });
 }
 
@@ -251,7 +250,8 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t end) 
   });
 }
 
-// launch() of kernels/cuda/launch.cuh is the one way to start a kernel here: this one knows no types.
+// launch() of kernels/cuda/launch.cuh is the one way to start a kernel here: this one knows no
+// types.
 cudaError_t cudaLaunchKernel(const void* /*kernel*/, dim3 /*grid*/, dim3 /*block*/, void** /*args*/,
                              size_t /*shared_bytes*/, cudaStream_t /*stream*/) {
   return cudaErrorNotSupported;

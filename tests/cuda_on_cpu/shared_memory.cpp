@@ -27,11 +27,15 @@ constexpr size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; 
 
 size_t max_shared_bytes(int architecture) {
   switch (architecture) {
-    case 75: return 64 * 1024;
-    case 80: return 163 * 1024;
+    case 75:
+      return 64 * 1024;
+    case 80:
+      return 163 * 1024;
     case 90:
-    case 100: return 227 * 1024;
-    default: return 99 * 1024;  // 86, 89, 120
+    case 100:
+      return 227 * 1024;
+    default:
+      return 99 * 1024;  // 86, 89, 120
   }
 }
 

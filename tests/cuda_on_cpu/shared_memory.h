@@ -4,8 +4,8 @@
 
 namespace infer::cuda::emulated {
 
-/// Shared memory of one block at a time: its end lies against a guard page, a guard page lies before it, and
-/// every block finds it filled with NaN.
+/// Shared memory of one block at a time: its end lies against a guard page, a guard page lies
+/// before it, and every block finds it filled with NaN.
 class SharedMemory {
  public:
   SharedMemory() = default;

@@ -1,6 +1,7 @@
 #include "tests/cuda_on_cpu/fixture.h"
 
-/// Streams and events: work runs late and in any order that CUDA allows, so that what nothing orders shows.
+/// Streams and events: work runs late and in any order that CUDA allows, so that what nothing
+/// orders shows.
 namespace infer::cuda::test {
 
 using Streams = Emulated;
@@ -160,7 +161,8 @@ TEST_F(Streams, HandlesThatAreNoneAreRefused) {
 TEST_F(Streams, HostFunctionsRunInTheirStreamWithoutDeviceMemory) {
   TwoStreams s;
   int calls = 0;
-  cudaLaunchHostFunc(s.a, [](void* data) { ++*static_cast<int*>(data); }, &calls);
+  cudaLaunchHostFunc(
+      s.a, [](void* data) { ++*static_cast<int*>(data); }, &calls);
   EXPECT_EQ(calls, 0);
   cudaStreamSynchronize(s.a);
   EXPECT_EQ(calls, 1);
