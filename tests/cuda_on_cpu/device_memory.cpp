@@ -95,10 +95,11 @@ void DeviceMemory::protect(const Allocation& a, int protection) const {
   mprotect(begin, round_up(static_cast<size_t>(a.data + a.bytes - begin), kPage), protection);
 }
 
-void DeviceMemory::open() {
-  if (is_open_) return;
+bool DeviceMemory::open() {
+  if (is_open_) return true;
   is_open_ = true;
   for (const auto& [begin, a] : allocations_) protect(a, PROT_READ | PROT_WRITE);
+  return false;
 }
 
 void DeviceMemory::close() {

@@ -31,7 +31,8 @@ class DeviceMemory {
   size_t used_bytes(int device) const;
   size_t n_allocation() const { return allocations_.size(); }
 
-  void open();
+  /// Whether it was open already.
+  bool open();
   void close();
 
  private:

@@ -159,9 +159,9 @@ void Machine::advance(const std::shared_ptr<Stream>& stream) {
 bool Machine::run_any() {
   const auto ready = streams_that_may_run();
   if (ready.empty()) return false;
-  memory.open();
+  const bool was_open = memory.open();
   run_first(*ready[random.below(ready.size())]);
-  memory.close();
+  if (!was_open) memory.close();
   return true;
 }
 
@@ -182,8 +182,10 @@ void Machine::run_until(const Point& point) {
 }
 
 void Machine::run_all() {
+  memory.open();
   while (run_any()) {
   }
+  memory.close();
 }
 
 void Machine::run_graph(const std::vector<Node>& nodes) {
