@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -18,6 +19,8 @@ namespace {
 constexpr size_t kPage = 4096;
 constexpr size_t kAlignment = 256;               // cudaMalloc promises as much
 constexpr size_t kRangeBytes = size_t{1} << 40;  // of addresses, not of memory
+
+constexpr int kBorder = 0xfb;  // bytes beside an allocation, and NaN if read as numbers
 
 constexpr size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -45,6 +48,7 @@ void* DeviceMemory::allocate(int device, size_t bytes) {
   Allocation a{end - round_up(bytes, kAlignment), bytes, device};
   if (mprotect(page_of(a.data), n_page_bytes, PROT_READ | PROT_WRITE) != 0) return nullptr;
   next_ = end;
+  std::memset(page_of(a.data), kBorder, n_page_bytes);
   std::memset(a.data, 0xff, bytes);
 #if defined(__SANITIZE_ADDRESS__)
   __asan_poison_memory_region(page_of(a.data), static_cast<size_t>(a.data - page_of(a.data)));
@@ -76,6 +80,19 @@ const DeviceMemory::Allocation* DeviceMemory::find(const void* address, size_t b
   const Allocation& a = (--it)->second;
   const auto offset = static_cast<size_t>(at - a.data);
   return offset <= a.bytes && bytes <= a.bytes - offset ? &a : nullptr;
+}
+
+const DeviceMemory::Allocation* DeviceMemory::find_broken_border() const {
+#if !defined(__SANITIZE_ADDRESS__)  // which stops every access there
+  const auto untouched = [](std::byte b) { return b == std::byte{kBorder}; };
+  for (const auto& [begin, a] : allocations_) {
+    const std::byte* end = a.data + a.bytes;
+    const std::byte* last = a.data + round_up(a.bytes, kAlignment);
+    const std::byte* first = page_of(a.data);
+    if (!std::all_of(first, begin, untouched) || !std::all_of(end, last, untouched)) return &a;
+  }
+#endif
+  return nullptr;
 }
 
 bool DeviceMemory::in_range(const void* address) const {

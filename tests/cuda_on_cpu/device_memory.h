@@ -27,6 +27,8 @@ class DeviceMemory {
   bool release(void* data);
   /// The allocation that holds all of [address, address + bytes), or null.
   const Allocation* find(const void* address, size_t bytes) const;
+  /// An allocation beside which, up to its guard pages, something was written. Needs open memory.
+  const Allocation* find_broken_border() const;
   bool in_range(const void* address) const;
   size_t used_bytes(int device) const;
   size_t n_allocation() const { return allocations_.size(); }

@@ -225,10 +225,17 @@ void Machine::run_kernel(const Launch& launch, Site site) {
     if (block.run(grid, index)) return;
     failed = true;
     const std::lock_guard lock(report_mutex);
-    std::fprintf(stderr, "cuda_on_cpu: %s\n", block.report().c_str());
-    reports.push_back(block.report());
-    sticky = cudaErrorLaunchFailure;
+    report(block.report());
   });
+  if (const auto* broken = failed ? nullptr : memory.find_broken_border())
+    report(fmt::format("{}: wrote beside an allocation of {} bytes", grid.describe(),
+                       broken->bytes));
+}
+
+void Machine::report(const std::string& what) {
+  std::fprintf(stderr, "cuda_on_cpu: %s\n", what.c_str());
+  reports.push_back(what);
+  sticky = cudaErrorLaunchFailure;
 }
 
 cudaError_t Machine::refuse_in_capture() {

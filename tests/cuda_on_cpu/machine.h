@@ -116,6 +116,7 @@ class Machine {
   static bool may_run(const Stream& stream);
   std::vector<std::shared_ptr<Stream>> streams_that_may_run();
   void run_first(Stream& stream);
+  void report(const std::string& what);
   void advance(const std::shared_ptr<Stream>& stream);
 
   ThreadPool pool_;

@@ -56,6 +56,18 @@ TEST_F(Memory, AWriteJustOutsideSharedMemoryIsReported) {
                 sizeof(Floats));
 }
 
+__global__ void write_at(float* x, long at) { x[at] = 1.0f; }
+
+TEST_F(Memory, AWriteJustBesideAnAllocationIsReported) {
+  if (kSanitized) GTEST_SKIP() << "AddressSanitizer ends the program instead";
+  for (const long at : {-1, 65, 127}) {
+    reset({});
+    float* x = nullptr;
+    ASSERT_EQ(cudaMalloc(reinterpret_cast<void**>(&x), 65 * sizeof(float)), cudaSuccess);
+    expect_report({"write_at", "beside an allocation of 260 bytes"}, write_at, 1, 1, 0, x, at);
+  }
+}
+
 __global__ void read_at(const float* x, long at, float* out) { out[0] = x[at]; }
 __global__ void read_shared_at(long at, float* out) { out[0] = shared<Floats>().x[at]; }
 
