@@ -58,8 +58,9 @@ bool Block::run(const LaunchedGrid& grid, dim3 index) {
   const uint64_t number = (uint64_t{index.z} * launch.grid.y + index.y) * launch.grid.x + index.x;
   random_ = Random(grid.seed + number * 0x632be59bd9b4e019u);
   // Three tempers: lanes of all warps interleaved, now and then another warp, one warp far ahead.
-  constexpr std::array<uint32_t, 3> kChangeWarp = {0, 7, 0xffffffffu};
-  change_warp_mask_ = kChangeWarp[random_.below(kChangeWarp.size())];
+  constexpr std::array<uint32_t, 3> kWarpSteps = {1, 16, 0x40000000u};
+  warp_steps_ = kWarpSteps[random_.below(kWarpSteps.size())];
+  steps_left_ = 0;
   shared_.begin_block(launch.shared_bytes);
   start_lanes();
   failed_ = false;
@@ -116,7 +117,7 @@ void Block::start_lanes() {
 }
 
 // Makes lanes runnable, in an order of its own each time.
-void Block::release(Warp& warp, uint32_t lanes) {
+inline void Block::release(Warp& warp, uint32_t lanes) {
   uint32_t places = 0;
   for (uint32_t left = lanes; left != 0; left &= left - 1)
     places |= 1u << warp.place_of[static_cast<size_t>(std::countr_zero(left))];
@@ -126,9 +127,12 @@ void Block::release(Warp& warp, uint32_t lanes) {
   ready_warps_ |= 1u << warp.number;
 }
 
-Lane& Block::pick() {
-  if (warps_[warp_now_].runnable == 0 || (random_.next() & change_warp_mask_) == 0)
+[[gnu::always_inline]] inline Lane& Block::pick() {
+  if (warps_[warp_now_].runnable == 0 || steps_left_ == 0) {
     warp_now_ = next_bit(ready_warps_, random_.below(kWarpLanes));
+    steps_left_ = 1 + random_.below(2 * warp_steps_ - 1);
+  }
+  --steps_left_;
   Warp& warp = warps_[warp_now_];
   const uint32_t place = next_bit(warp.runnable, warp.turn);
   warp.runnable &= ~(1u << place);
@@ -136,11 +140,46 @@ Lane& Block::pick() {
   return lanes_[size_t{warp_now_} * kWarpLanes + warp.lane_at[place]];
 }
 
-void Block::run_lane(Lane& next, bool this_ends) {
+// What lies between a lane and its switch is inlined: the processor foresees none of the returns
+// after a switch.
+
+[[gnu::always_inline]] inline void Block::run_lane(Lane& next, bool this_ends) {
   Lane& from = *running_;
   running_ = &next;
   this_lane = &next.ids;
   switch_fiber(from.fiber, next.fiber, this_ends);
+}
+
+// Lanes of a warp can only be released by lanes of the same warp: if none of them can run, none
+// ever will.
+[[gnu::always_inline]] inline void Block::check_progress() {
+  const Warp& warp = warps_[static_cast<size_t>(running_->warp)];
+  if (warp.runnable == 0 && warp.waiting != 0)
+    fail("the warp waits for lanes that never come: " + describe_waiting(), running_->waits_at);
+}
+
+[[gnu::always_inline]] inline void Block::wait(Site site) {
+  running_->waits_at = site;
+  check_progress();
+  run_lane(pick(), false);
+}
+
+inline Collective& Block::find_or_open(Warp& warp, Collective::Compute compute, uint32_t mask,
+                                       Site site) {
+  Collective* free_entry = nullptr;
+  for (int i = 0; i < warp.n_open; ++i) {
+    Collective& c = warp.open[static_cast<size_t>(i)];
+    if (c.arrived == 0) {
+      free_entry = &c;
+    } else if (c.mask == mask && c.compute == compute && same(c.site, site)) {
+      return c;
+    }
+  }
+  if (free_entry == nullptr) free_entry = &warp.open[static_cast<size_t>(warp.n_open++)];
+  free_entry->compute = compute;
+  free_entry->mask = mask;
+  free_entry->site = site;
+  return *free_entry;
 }
 
 void Block::lane_main(boost::context::detail::transfer_t from) {
@@ -163,37 +202,6 @@ void Block::end_lane() {
   else
     run_lane(pick(), true);
   __builtin_unreachable();
-}
-
-// Lanes of a warp can only be released by lanes of the same warp: if none of them can run, none
-// ever will.
-void Block::check_progress() {
-  const Warp& warp = warps_[static_cast<size_t>(running_->warp)];
-  if (warp.runnable == 0 && warp.waiting != 0)
-    fail("the warp waits for lanes that never come: " + describe_waiting(), running_->waits_at);
-}
-
-void Block::wait(Site site) {
-  running_->waits_at = site;
-  check_progress();
-  run_lane(pick(), false);
-}
-
-Collective& Block::find_or_open(Warp& warp, Collective::Compute compute, uint32_t mask, Site site) {
-  Collective* free_entry = nullptr;
-  for (int i = 0; i < warp.n_open; ++i) {
-    Collective& c = warp.open[static_cast<size_t>(i)];
-    if (c.arrived == 0) {
-      free_entry = &c;
-    } else if (c.mask == mask && c.compute == compute && same(c.site, site)) {
-      return c;
-    }
-  }
-  if (free_entry == nullptr) free_entry = &warp.open[static_cast<size_t>(warp.n_open++)];
-  free_entry->compute = compute;
-  free_entry->mask = mask;
-  free_entry->site = site;
-  return *free_entry;
 }
 
 void Block::collective(Collective::Compute compute, uint32_t mask, void* operands, Site site) {

@@ -83,14 +83,15 @@ class Block {
  private:
   static void lane_main(boost::context::detail::transfer_t from);
   void start_lanes();
-  Collective& find_or_open(Warp& warp, Collective::Compute compute, uint32_t mask, Site site);
-  void release(Warp& warp, uint32_t lanes);
+  inline Collective& find_or_open(Warp& warp, Collective::Compute compute, uint32_t mask,
+                                  Site site);
+  inline void release(Warp& warp, uint32_t lanes);
   void release_barrier();
-  void wait(Site site);
+  inline void wait(Site site);
   [[noreturn]] void end_lane();
-  void check_progress();
-  Lane& pick();
-  void run_lane(Lane& next, bool this_ends);
+  inline void check_progress();
+  inline Lane& pick();
+  inline void run_lane(Lane& next, bool this_ends);
   std::string describe_waiting() const;
 
   const LaunchedGrid* grid_ = nullptr;
@@ -106,8 +107,8 @@ class Block {
   Lane* running_ = nullptr;
   Fiber main_;
   Random random_;
-  uint32_t change_warp_mask_ =
-      0;  ///< a lane that waits hands over to another warp with chance 1 / (mask + 1)
+  uint32_t warp_steps_ = 1;  ///< so many lanes of a warp run, on the average, before another may
+  uint32_t steps_left_ = 0;
   bool failed_ = false;
   std::string report_;
 };

@@ -228,8 +228,8 @@ void Machine::run_kernel(const Launch& launch, Site site) {
     report(block.report());
   });
   if (const auto* broken = failed ? nullptr : memory.find_broken_border())
-    report(fmt::format("{}: wrote beside an allocation of {} bytes", grid.describe(),
-                       broken->bytes));
+    report(
+        fmt::format("{}: wrote beside an allocation of {} bytes", grid.describe(), broken->bytes));
 }
 
 void Machine::report(const std::string& what) {

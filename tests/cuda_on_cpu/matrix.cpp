@@ -28,24 +28,31 @@ inline float from_f16(uint32_t h) {
 }
 inline float from_bf16(uint32_t h) { return std::bit_cast<float>(h << 16); }
 
+template <float (*kDecode)(uint32_t), size_t kRows, size_t kCols>
+void decode(const uint16_t (&from)[kRows][kCols], float (&to)[kRows][kCols]) {
+  for (size_t row = 0; row < kRows; ++row)
+    for (size_t col = 0; col < kCols; ++col) to[row][col] = kDecode(from[row][col]);
+}
+
 // kK is 8 or 16: registers of a are rows g and g + 8 of k 0..7, then the same of k 8..15.
 template <int kK, float (*kDecode)(uint32_t)>
 void compute_mma_half(void* const* operands, uint32_t /*mask*/) {
+  uint16_t a_bits[16][kK], b_bits[kK][8];
   float a[16][kK], b[kK][8], d[16][8];
   for (int lane = 0; lane < kWarpLanes; ++lane) {
     const auto& o = *static_cast<const MmaOperands*>(operands[lane]);
     const int g = lane / 4, t = lane % 4;
-    for (int r = 0; r < kK / 4; ++r) {
-      a[g + 8 * (r % 2)][2 * t + 8 * (r / 2)] = kDecode(o.a[r] & 0xffffu);
-      a[g + 8 * (r % 2)][2 * t + 8 * (r / 2) + 1] = kDecode(o.a[r] >> 16);
-    }
+    for (int r = 0; r < kK / 4; ++r)
+      std::memcpy(&a_bits[g + 8 * (r % 2)][2 * t + 8 * (r / 2)], &o.a[r], 4);
     for (int r = 0; r < kK / 8; ++r) {
-      b[2 * t + 8 * r][g] = kDecode(o.b[r] & 0xffffu);
-      b[2 * t + 8 * r + 1][g] = kDecode(o.b[r] >> 16);
+      b_bits[2 * t + 8 * r][g] = static_cast<uint16_t>(o.b[r]);
+      b_bits[2 * t + 8 * r + 1][g] = static_cast<uint16_t>(o.b[r] >> 16);
     }
     const float* c = static_cast<const float*>(o.d);
     for (int i = 0; i < 4; ++i) d[g + 8 * (i / 2)][2 * t + i % 2] = c[i];
   }
+  decode<kDecode>(a_bits, a);
+  decode<kDecode>(b_bits, b);
   for (int row = 0; row < 16; ++row)
     for (int k = 0; k < kK; ++k)
       for (int col = 0; col < 8; ++col) d[row][col] += a[row][k] * b[k][col];
