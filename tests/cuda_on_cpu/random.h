@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace infer::cuda::emulated {
@@ -23,8 +24,8 @@ class Random {
 
 template <class Items>
 void shuffle_items(Items& items, Random& random) {
-  for (size_t i = items.size(); i > 1; --i) {
-    const size_t j = random.below(i);
+  for (std::size_t i = items.size(); i > 1; --i) {
+    const std::size_t j = random.below(i);
     const auto t = items[i - 1];
     items[i - 1] = items[j];
     items[j] = t;
