@@ -182,9 +182,9 @@ inline Collective& Block::find_or_open(Warp& warp, Collective::Compute compute, 
   return *free_entry;
 }
 
-void Block::lane_main(boost::context::detail::transfer_t from) {
+void Block::lane_main() {
   Block& block = *this_block;
-  finish_switch(from, block.running_->fiber);
+  arrive(block.running_->fiber);
   const Launch& launch = block.grid_->launch;
   launch.call(launch.kernel, launch.arguments);
   block.end_lane();

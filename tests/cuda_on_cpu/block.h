@@ -81,7 +81,7 @@ class Block {
   bool is_stack_guard(const void* address) const { return stacks_.is_guard(address); }
 
  private:
-  static void lane_main(boost::context::detail::transfer_t from);
+  static void lane_main();
   void start_lanes();
   inline Collective& find_or_open(Warp& warp, Collective::Compute compute, uint32_t mask,
                                   Site site);
