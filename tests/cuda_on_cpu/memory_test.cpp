@@ -112,6 +112,21 @@ TEST_F(MemoryDeathTest, FreedMemoryIsGone) {
       kSanitized ? "AddressSanitizer" : "read_at");
 }
 
+__global__ void read_four(const float* x, float4* out) {
+  out[0] = *reinterpret_cast<const float4*>(x);
+}
+
+TEST_F(MemoryDeathTest, AMisalignedDereferenceNamesTheKernel) {
+  DeviceArray<float> in(64);
+  DeviceArray<float4> out(1);
+  EXPECT_DEATH(
+      {
+        launch(read_four, 1, 1, 0, nullptr, in.data() + 1, out.data());
+        cudaDeviceSynchronize();
+      },
+      kSanitized ? "misaligned address" : "read_four.*misaligned");
+}
+
 TEST_F(Memory, DeviceMemoryStartsAsNaN) {
   DeviceArray<float> x(100);
   for (const float v : x.host()) EXPECT_TRUE(std::isnan(v));
