@@ -14,6 +14,7 @@ struct Options {
   uint64_t seed = 1;      ///< chooses the order of blocks, warps, lanes and streams
   int n_threads = 1;      ///< OS threads that run blocks; each block stays on one
   int n_device = 1;
+  bool has_driver = true;  ///< without one every call fails with cudaErrorInsufficientDriver
   size_t device_bytes = size_t{16} << 30;  ///< memory of each device
 };
 

@@ -135,7 +135,7 @@ template <class Fn>
 cudaError_t api(Fn&& fn) {
   const std::lock_guard lock(machine_mutex());
   Machine& m = machine();
-  cudaError_t error = m.sticky;
+  cudaError_t error = m.options.has_driver ? m.sticky : cudaErrorInsufficientDriver;
   if (error == cudaSuccess) error = fn(m);
   if (error == cudaSuccess) error = m.sticky;  // of a kernel that ran meanwhile
   if (error != cudaSuccess) last_error = error;

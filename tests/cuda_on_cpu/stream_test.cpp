@@ -182,6 +182,8 @@ TEST_F(Streams, PropertiesTellTheArchitecture) {
   int count = -1;
   EXPECT_EQ(cudaGetDeviceCount(&count), cudaErrorNoDevice);
   EXPECT_STREQ(cudaGetErrorString(cudaErrorNoDevice), "no CUDA-capable device is detected");
+  reset({.has_driver = false});
+  EXPECT_EQ(cudaGetDeviceCount(&count), cudaErrorInsufficientDriver);
 }
 
 }  // namespace infer::cuda::test
