@@ -78,6 +78,17 @@ Machine::Machine(const Options& wanted)
   for (int i = 0; i < pool_.n_threads(); ++i) blocks_.push_back(std::make_unique<Block>());
 }
 
+// Work that nobody waited for points from stream to stream, and back.
+Machine::~Machine() {
+  for (const auto* list : {&streams, &legacy}) {
+    for (const auto& stream : *list) {
+      stream->queue.clear();
+      stream->next_after.clear();
+      stream->capture = nullptr;
+    }
+  }
+}
+
 std::shared_ptr<Stream> Machine::find_stream(cudaStream_t handle) {
   if (handle == nullptr || handle == cudaStreamLegacy)
     return legacy[static_cast<size_t>(current_device)];
@@ -88,8 +99,10 @@ std::shared_ptr<Stream> Machine::find_stream(cudaStream_t handle) {
 }
 
 Event* Machine::find_event(cudaEvent_t handle) {
-  const auto it = events.find(reinterpret_cast<Event*>(handle));
-  return it == events.end() ? nullptr : *it;
+  const auto it = std::find_if(events.begin(), events.end(), [handle](const auto& e) {
+    return reinterpret_cast<cudaEvent_t>(e.get()) == handle;
+  });
+  return it == events.end() ? nullptr : it->get();
 }
 
 cudaError_t Machine::enqueue(cudaStream_t handle, Work work) {

@@ -79,6 +79,9 @@ struct Graph {
 class Machine {
  public:
   explicit Machine(const Options& options);
+  ~Machine();
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
 
   std::shared_ptr<Stream> find_stream(cudaStream_t handle);
   Event* find_event(cudaEvent_t handle);
@@ -105,7 +108,7 @@ class Machine {
   Random random;
   std::vector<std::shared_ptr<Stream>> streams;  ///< besides the legacy ones, in the order made
   std::vector<std::shared_ptr<Stream>> legacy;   ///< of each device
-  std::set<Event*> events;
+  std::vector<std::unique_ptr<Event>> events;
   std::set<std::shared_ptr<Capture>> captures;
   std::map<const std::byte*, size_t> pinned;  ///< host ranges by first byte
   std::map<const void*, int> kernel_shared_bytes;

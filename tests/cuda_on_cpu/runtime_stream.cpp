@@ -32,10 +32,9 @@ cudaError_t create_stream(cudaStream_t* out, unsigned flags) {
 cudaError_t create_event(cudaEvent_t* out, unsigned flags) {
   return api([&](Machine& m) {
     if (out == nullptr) return cudaErrorInvalidValue;
-    auto* event = new Event;  // lives until cudaEventDestroy, as a handle must
-    event->timed = (flags & cudaEventDisableTiming) == 0;
-    m.events.insert(event);
-    *out = reinterpret_cast<cudaEvent_t>(event);
+    m.events.push_back(std::make_unique<Event>());
+    m.events.back()->timed = (flags & cudaEventDisableTiming) == 0;
+    *out = reinterpret_cast<cudaEvent_t>(m.events.back().get());
     return cudaSuccess;
   });
 }
@@ -201,10 +200,9 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
 
 cudaError_t cudaEventDestroy(cudaEvent_t handle) {
   return api([&](Machine& m) {
-    Event* event = m.find_event(handle);
+    const Event* event = m.find_event(handle);
     if (event == nullptr) return cudaErrorInvalidResourceHandle;
-    m.events.erase(event);
-    delete event;
+    std::erase_if(m.events, [event](const auto& e) { return e.get() == event; });
     return cudaSuccess;
   });
 }
