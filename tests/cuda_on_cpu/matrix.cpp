@@ -34,6 +34,8 @@ void decode(const uint16_t (&from)[kRows][kCols], float (&to)[kRows][kCols]) {
     for (size_t col = 0; col < kCols; ++col) to[row][col] = kDecode(from[row][col]);
 }
 
+using Row = float __attribute__((vector_size(8 * sizeof(float))));  // stays in registers
+
 // kK is 8 or 16: registers of a are rows g and g + 8 of k 0..7, then the same of k 8..15.
 template <int kK, float (*kDecode)(uint32_t)>
 void compute_mma_half(void* const* operands, uint32_t /*mask*/) {
@@ -53,9 +55,16 @@ void compute_mma_half(void* const* operands, uint32_t /*mask*/) {
   }
   decode<kDecode>(a_bits, a);
   decode<kDecode>(b_bits, b);
-  for (int row = 0; row < 16; ++row)
-    for (int k = 0; k < kK; ++k)
-      for (int col = 0; col < 8; ++col) d[row][col] += a[row][k] * b[k][col];
+  for (int row = 0; row < 16; ++row) {
+    Row sum;
+    std::memcpy(&sum, d[row], sizeof(Row));
+    for (int k = 0; k < kK; ++k) {
+      Row b_row;
+      std::memcpy(&b_row, b[k], sizeof(Row));
+      sum += a[row][k] * b_row;
+    }
+    std::memcpy(d[row], &sum, sizeof(Row));
+  }
   for (int lane = 0; lane < kWarpLanes; ++lane) {
     auto* out = static_cast<float*>(static_cast<MmaOperands*>(operands[lane])->d);
     for (int i = 0; i < 4; ++i) out[i] = d[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2];
