@@ -17,7 +17,8 @@ namespace infer::cuda::emulated {
 namespace {
 
 constexpr size_t kPage = 4096;
-constexpr size_t kAlignment = 256;               // cudaMalloc promises as much
+constexpr size_t kAlignment = 256;  // cudaMalloc promises as much
+constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kRangeBytes = size_t{1} << 40;  // of addresses, not of memory
 
 constexpr int kBorder = 0xfb;  // bytes beside an allocation, and NaN if read as numbers
@@ -47,9 +48,12 @@ void* DeviceMemory::allocate(int device, size_t bytes) {
   // Against the guard page that the next allocation begins with, so that reading on is caught.
   Allocation a{end - round_up(bytes, kAlignment), bytes, device};
   if (mprotect(page_of(a.data), n_page_bytes, PROT_READ | PROT_WRITE) != 0) return nullptr;
+  if (n_page_bytes >= kHugePage)
+    madvise(page_of(a.data), n_page_bytes, MADV_HUGEPAGE);  // quick to open and close
   next_ = end;
-  std::memset(page_of(a.data), kBorder, n_page_bytes);
+  std::fill(page_of(a.data), a.data, std::byte{kBorder});
   std::memset(a.data, 0xff, bytes);
+  std::fill(a.data + bytes, end, std::byte{kBorder});
 #if defined(__SANITIZE_ADDRESS__)
   __asan_poison_memory_region(page_of(a.data), static_cast<size_t>(a.data - page_of(a.data)));
   __asan_poison_memory_region(a.data + bytes, static_cast<size_t>(end - (a.data + bytes)));
