@@ -140,8 +140,8 @@ inline void Block::release(Warp& warp, uint32_t lanes) {
   return lanes_[size_t{warp_now_} * kWarpLanes + warp.lane_at[place]];
 }
 
-// What lies between a lane and its switch is inlined: the processor foresees none of the returns
-// after a switch.
+// What lies between a lane and its switch is inlined: a return after a switch is easily
+// mispredicted.
 
 [[gnu::always_inline]] inline void Block::run_lane(Lane& next, bool this_ends) {
   Lane& from = *running_;
