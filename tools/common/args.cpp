@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <exception>
 #include <iostream>
 
 #include "tools/common/docs/command_doc.h"
@@ -37,6 +38,17 @@ int report_error(std::string_view program, const Error& error) {
   std::fprintf(stderr, "%.*s: error: %s\n", static_cast<int>(program.size()), program.data(),
                error.message.c_str());
   return error.code == ErrorCode::kInvalidArgument ? kExitUsage : kExitFailure;
+}
+
+int run_program(std::string_view program, int (*run)(int argc, char** argv), int argc,
+                char** argv) {
+  try {
+    const int code = run(argc, argv);
+    if (std::fflush(stdout) == 0) return code;
+    return report_error(program, {ErrorCode::kIo, "cannot write to the standard output"});
+  } catch (const std::exception& e) {
+    return report_error(program, {ErrorCode::kIo, e.what()});
+  }
 }
 
 }  // namespace infer::tools

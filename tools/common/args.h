@@ -30,4 +30,8 @@ int parse_args(CLI::App& app, std::vector<std::string> args);
 /// the rest.
 int report_error(std::string_view program, const Error& error);
 
+/// What main() is: calls `run`, makes exceptions and a standard output that cannot be written (a
+/// full disk, a closed pipe) errors of the program, and gives the exit code.
+int run_program(std::string_view program, int (*run)(int argc, char** argv), int argc, char** argv);
+
 }  // namespace infer::tools

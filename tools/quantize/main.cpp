@@ -172,12 +172,5 @@ int main_with(int argc, char** argv) {
 }  // namespace infer::tools
 
 int main(int argc, char** argv) {
-  try {
-    const int code = infer::tools::main_with(argc, argv);
-    if (std::fflush(stdout) == 0) return code;
-    return infer::tools::report_error(
-        infer::tools::kProgram, {infer::ErrorCode::kIo, "cannot write to the standard output"});
-  } catch (const std::exception& e) {
-    return infer::tools::report_error(infer::tools::kProgram, {infer::ErrorCode::kIo, e.what()});
-  }
+  return infer::tools::run_program(infer::tools::kProgram, infer::tools::main_with, argc, argv);
 }
