@@ -38,6 +38,7 @@ class EngineImpl final : public Engine {
   const model::Model& model() const override;
   const text::Tokenizer& tokenizer() const override;
   EngineStats stats() const override;
+  const std::vector<StageInfo>& stages() const override { return parts_.stages; }
   int64_t n_ctx() const override { return limits_.n_ctx; }
   int32_t n_vocab() const override { return limits_.n_vocab; }
   std::string dump_plan() const override { return parts_.executor->dump(); }

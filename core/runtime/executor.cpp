@@ -37,6 +37,17 @@ std::string dump_op(const Graph& g, const graph::StagePlan& plan, const Op& op,
                      in, out, weights, bytes);
 }
 
+/// Bytes of the weights of a stage, as the file has them.
+int64_t weight_bytes(const Graph& graph, const graph::StagePlan& plan) {
+  int64_t bytes = 0;
+  for (int i = plan.op_begin; i < plan.op_end; ++i) {
+    for_each_weight(graph.ops[static_cast<size_t>(i)], [&](graph::WeightId id) {
+      bytes += graph.weights[static_cast<size_t>(id)].view.n_bytes;
+    });
+  }
+  return bytes;
+}
+
 class ExecutorImpl final : public Executor {
  public:
   struct Stage {
@@ -171,26 +182,38 @@ class ExecutorImpl final : public Executor {
 
 }  // namespace
 
+std::string describe_refusal(const Graph& graph, const Op& op, const CompileOptions& options) {
+  std::string with;
+  for_each_weight(op, [&](graph::WeightId id) {
+    with += fmt::format(" {}", name_of(graph.weights[static_cast<size_t>(id)].view.type));
+  });
+  if (!with.empty()) with = " with weights of type" + with;
+  if (op.kind == graph::OpKind::kQkNormRopeStore || op.kind == graph::OpKind::kKvStore ||
+      op.kind == graph::OpKind::kAttention) {
+    with += fmt::format("{} K/V of type {}/{}", with.empty() ? " with" : " and",
+                        name_of(options.type_k), name_of(options.type_v));
+  }
+  return fmt::format("cannot compute op {} '{}'{}", name_of(op.kind), op.name, with);
+}
+
 Result<std::unique_ptr<Executor>> Executor::create(const Graph& graph,
                                                    std::span<const StagePlacement> placement,
                                                    const graph::Capacity& capacity,
-                                                   const CompileOptions& options) {
+                                                   const CompileOptions& options, size_t* failed) {
   INFER_CHECK(!placement.empty(), "no stage");
+  size_t unused = 0;
+  size_t& at = failed != nullptr ? *failed : unused;
   std::vector<std::unique_ptr<ExecutorImpl::Stage>> stages;
-  for (const StagePlacement& p : placement) {
+  for (at = 0; at < placement.size(); ++at) {
+    const StagePlacement& p = placement[at];
     auto stage = std::make_unique<ExecutorImpl::Stage>();
     stage->where = p.backend->describe().name;
     INFER_ASSIGN(stage->plan, graph::plan_stage(graph, p.half_begin, p.half_end, capacity));
     for (int i = stage->plan.op_begin; i < stage->plan.op_end; ++i) {
       const Op& op = graph.ops[static_cast<size_t>(i)];
       if (p.backend->supports(graph, op, options)) continue;
-      std::string types;
-      for_each_weight(op, [&](graph::WeightId id) {
-        types += fmt::format(" {}", name_of(graph.weights[static_cast<size_t>(id)].view.type));
-      });
-      return make_error(ErrorCode::kUnsupported,
-                        "{}: cannot compute op {} '{}' with weights of type{}", stage->where,
-                        name_of(op.kind), op.name, types.empty() ? " none" : types);
+      return make_error(ErrorCode::kUnsupported, "{}: {}", stage->where,
+                        describe_refusal(graph, op, options));
     }
     if (!stages.empty()) {
       for (auto& lane : stage->residual)
@@ -198,8 +221,22 @@ Result<std::unique_ptr<Executor>> Executor::create(const Graph& graph,
     }
     stages.push_back(std::move(stage));
   }
-  for (size_t i = 0; i < stages.size(); ++i) {
-    INFER_ASSIGN(stages[i]->exe, placement[i].backend->compile(graph, stages[i]->plan, options));
+  // Each stage counts from 0; who watches sees one whole.
+  int64_t done_before = 0, all = 0;
+  for (const auto& stage : stages) all += weight_bytes(graph, stage->plan);
+  CompileOptions stage_options = options;
+  for (at = 0; at < stages.size(); ++at) {
+    const int64_t mine = weight_bytes(graph, stages[at]->plan);
+    if (options.progress && stages.size() > 1) {
+      stage_options.progress = [&, done_before, mine](int64_t done, int64_t of) {
+        const double share = of > 0 ? static_cast<double>(done) / static_cast<double>(of) : 1.0;
+        options.progress(done_before + static_cast<int64_t>(share * static_cast<double>(mine)),
+                         all);
+      };
+    }
+    INFER_ASSIGN(stages[at]->exe,
+                 placement[at].backend->compile(graph, stages[at]->plan, stage_options));
+    done_before += mine;
   }
   return std::unique_ptr<Executor>(std::make_unique<ExecutorImpl>(graph, std::move(stages)));
 }

@@ -154,7 +154,7 @@ Result<std::string> run_header(const PerplexityArgs& args, const Job& job,
       {"n_ctx", engine.n_ctx()},
       {"precise", args.model.engine.precise},
       {"kv_types", type_or_default(args.model.type_k) + "/" + type_or_default(args.model.type_v)},
-      {"isa", loaded.backends.front()->describe().isa}};
+      {"isa", isa_names(engine)}};
   if (args.model.engine.unfused) run["unfused"] = true;
   INFER_ASSIGN(Json adapters, adapters_json(args.model));
   if (!adapters.empty()) run["lora"] = std::move(adapters);
