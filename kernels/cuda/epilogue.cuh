@@ -11,6 +11,7 @@ namespace infer::cuda {
 /// x * sigmoid(y).
 INFER_DEVICE float times_sigmoid(float x, float y) { return x / (1.0f + expf(-y)); }
 
+/// Sources: GELU, arXiv:1606.08415; SiLU, arXiv:1702.03118.
 INFER_DEVICE float activate(GluKind kind, float x) {
   if (kind == GluKind::kSilu) return times_sigmoid(x, x);
   // (1 + tanh(u)) / 2 = sigmoid(2u): the tail for negative x keeps its digits.

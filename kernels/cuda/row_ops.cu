@@ -1,5 +1,6 @@
 #include "kernels/cuda/row_ops.h"
 
+#include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/row_chunk.cuh"
 #include "kernels/cuda/row_decode.cuh"
@@ -76,19 +77,6 @@ cudaError_t add(const float* a, const float* b, int m, int k, const int32_t* n_l
   const RowShape shape = row_shape(m, k, n_live, a, b, out);
   if (m == 0 || k == 0) return cudaSuccess;
   return launch(add_rows, chunk_grid(shape), kChunkThreads, 0, stream, shape, a, b, out);
-}
-
-/// The activations in f32, as accurate as the library's functions: their cost hides behind memory.
-/// Source: GELU, arXiv:1606.08415; SiLU, arXiv:1702.03118.
-INFER_DEVICE float activate(GluKind kind, float x) {
-  switch (kind) {
-    case GluKind::kSilu:
-      return x / (1.0f + expf(-x));
-    case GluKind::kGeluTanh:
-      return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * x * (1.0f + 0.044715f * x * x)));
-    default:
-      return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
-  }
 }
 
 /// Reads 8 bytes an element (4 without up), writes 4.
