@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -45,13 +46,17 @@ struct StageSpec {
   int half_end = 0;
 };
 
+inline constexpr int kGpuLayersAuto = -1;
+inline constexpr int kGpuLayersAll = std::numeric_limits<int>::max();
+
 struct EngineOptions {
   int64_t n_ctx = 4096;   ///< tokens one sequence may have, prompt included; 0: the model's limit
   int64_t n_batch = 512;  ///< tokens a step may have
   int max_seqs = 8;       ///< sequences computed at the same time
-  int64_t kv_mem_bytes = 0;    ///< limit of the cache pools; 0: max_seqs * n_ctx tokens
-  int64_t kv_tok = 0;          ///< tokens of all sequences that the pools hold; 0: max_seqs * n_ctx
-  DType type_k = DType::kF16;  ///< f32, f16, q8_0 or q4_0 (these need head_dim % 32 == 0)
+  int64_t kv_mem_bytes = 0;  ///< limit of the cache pools; 0: max_seqs * n_ctx tokens
+  int64_t kv_tok = 0;        ///< tokens of all sequences that the pools hold; 0: max_seqs * n_ctx
+  /// f32, f16, bf16 (not on a CPU), q8_0 or q4_0 (these need head_dim % 32 == 0).
+  DType type_k = DType::kF16;
   DType type_v = DType::kF16;
   bool precise = false;  ///< f32 activations; for results as the reference's, f32 K and V as well
   bool unfused = false;  ///< reference composition instead of fused ops
@@ -59,12 +64,24 @@ struct EngineOptions {
   /// Adapters that requests may use; up to model::kMaxAdapters.
   std::vector<std::shared_ptr<const model::Adapter>> adapters;
   std::vector<AdapterUse> default_adapters;  ///< of requests that do not say
-  std::vector<StageSpec> stages;             ///< empty: everything on backends[0]
+  /// Layers computed by GPUs, counted from the end: kGpuLayersAuto (as many as fit),
+  /// kGpuLayersAll, or a number; one more than the model has: the output too. All but kGpuLayersAll
+  /// and kGpuLayersAuto leave the input to the CPU. Without a GPU among the backends it says
+  /// nothing.
+  int n_gpu_layers = kGpuLayersAuto;
+  /// Shares of these layers that the GPUs get, in their order; empty: one GPU is filled after the
+  /// other.
+  std::vector<float> tensor_split;
+  std::vector<StageSpec> stages;  ///< not empty: where everything goes, instead of n_gpu_layers
   /// No thread of its own: the caller drives the engine with run_step() (tests).
   bool manual = false;
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
-  /// What the user should know and the run can do without, as one line.
+  /// What the user should know and the run can do without, as one line. Like `inform` it may be
+  /// called, from the engine's thread, as long as the engine lives.
   std::function<void(const std::string&)> warn;
+  /// Where GPUs take part: before loading, what goes where and how much memory it takes, a line a
+  /// device; what a GPU cannot compute; what makes it slower.
+  std::function<void(const std::string&)> inform;
   /// Sees the inputs of weight matrices (eval::collect_imatrix); outlives the engine.
   runtime::ActivationTap* tap = nullptr;
 };
@@ -175,6 +192,13 @@ struct Response {
   Timings timings;
 };
 
+/// A run of half-layers and the device that computes it.
+struct StageInfo {
+  std::string device;  ///< "cpu", "cuda:0"
+  std::string isa;     ///< level of its kernels: results depend on it
+  int half_begin = 0, half_end = 0;
+};
+
 struct EngineStats {
   int64_t n_step = 0, n_row = 0, n_preempted = 0;
   std::vector<int64_t> blocks_total,
@@ -210,6 +234,7 @@ class Engine {
   virtual const model::Model& model() const = 0;
   virtual const text::Tokenizer& tokenizer() const = 0;
   virtual EngineStats stats() const = 0;
+  virtual const std::vector<StageInfo>& stages() const = 0;
   /// Tokens one sequence may have: n_ctx of the options, or less where the cache pool cannot hold
   /// so many.
   virtual int64_t n_ctx() const = 0;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "core/base/checked.h"
@@ -7,6 +8,7 @@
 #include "core/base/quant_types.h"
 #include "core/engine.h"
 #include "core/engine_internal.h"
+#include "core/engine_place.h"
 #include "core/model/adapter.h"
 #include "core/model/model.h"
 #include "gguf/reader.h"
@@ -106,31 +108,6 @@ Result<std::vector<runtime::KvGroupConfig>> size_groups(const graph::Graph& grap
   return groups;
 }
 
-Result<std::vector<runtime::StagePlacement>> place(const graph::Graph& graph,
-                                                   const EngineOptions& o,
-                                                   std::span<runtime::Backend* const> backends) {
-  constexpr ErrorCode kCode = ErrorCode::kInvalidArgument;
-  const auto n_half = static_cast<int>(graph.halves.size());
-  std::vector<StageSpec> specs = o.stages;
-  if (specs.empty()) specs.push_back({.backend = 0, .half_end = n_half});
-  std::vector<runtime::StagePlacement> stages;
-  int begin = 0;
-  for (const StageSpec& spec : specs) {
-    if (spec.backend < 0 || static_cast<size_t>(spec.backend) >= backends.size())
-      return make_error(kCode, "stage {}: backend {} of {}", stages.size(), spec.backend,
-                        backends.size());
-    if (spec.half_end <= begin || spec.half_end > n_half)
-      return make_error(kCode, "stage {}: half_end = {} is not in {}..{}", stages.size(),
-                        spec.half_end, begin + 1, n_half);
-    stages.push_back({.backend = backends[static_cast<size_t>(spec.backend)],
-                      .half_begin = begin,
-                      .half_end = spec.half_end});
-    begin = spec.half_end;
-  }
-  if (begin != n_half) return make_error(kCode, "stages end at half-layer {} of {}", begin, n_half);
-  return stages;
-}
-
 Result<EngineOptions> resolve(const EngineOptions& options, const model::Model& model) {
   constexpr ErrorCode kCode = ErrorCode::kInvalidArgument;
   constexpr int64_t kMax = int64_t{1} << 24;  // of each size, so that their products fit 64 bits
@@ -148,8 +125,9 @@ Result<EngineOptions> resolve(const EngineOptions& options, const model::Model& 
   if (const int64_t n_pos = model.hparams().n_pos; n_pos > 0) o.n_ctx = std::min(o.n_ctx, n_pos);
   for (DType* type : {&o.type_k, &o.type_v}) {
     if (*type != DType::kF16 && *type != DType::kF32 && *type != DType::kQ8_0 &&
-        *type != DType::kQ4_0)
-      return make_error(kCode, "K/V type '{}': known are f16, f32, q8_0, q4_0", name_of(*type));
+        *type != DType::kQ4_0 && *type != DType::kBF16)
+      return make_error(kCode, "K/V type '{}': known are f16, bf16, f32, q8_0, q4_0",
+                        name_of(*type));
   }
   return o;
 }
@@ -172,17 +150,32 @@ Result<void> check_cache_types(const graph::Graph& graph, const EngineOptions& o
   return {};
 }
 
-std::string summarize(const model::Model& model, const EngineOptions& o,
-                      std::span<const runtime::StagePlacement> stages,
-                      const runtime::MemoryReport& memory) {
-  std::string text = model.description();
-  const runtime::Backend* last = nullptr;
+/// Each device once, with what it computes if there are several.
+std::string name_devices(const internal::StagePlacer& placer) {
+  std::string text;
+  std::vector<const runtime::Backend*> named;
+  const auto stages = placer.stages();
+  const auto infos = placer.describe();
+  const bool one = std::ranges::all_of(
+      stages, [&](const auto& stage) { return stage.backend == stages.front().backend; });
   for (const runtime::StagePlacement& stage : stages) {
-    if (stage.backend == last) continue;
+    if (std::ranges::find(named, stage.backend) != named.end()) continue;
+    named.push_back(stage.backend);
+    std::string what;
+    for (size_t i = 0; i < stages.size() && !one; ++i) {
+      if (stages[i].backend == stage.backend)
+        what += (what.empty() ? " (" : "; ") + placer.name_of(infos[i]);
+    }
     const runtime::DeviceInfo device = stage.backend->describe();
-    text += fmt::format(" | {}: {}", device.name, device.description);
-    last = stage.backend;
+    text += fmt::format(" | {}{}{}: {}", device.name, what, what.empty() ? "" : ")",
+                        device.description);
   }
+  return text;
+}
+
+std::string summarize(const model::Model& model, const EngineOptions& o,
+                      const internal::StagePlacer& placer, const runtime::MemoryReport& memory) {
+  std::string text = model.description() + name_devices(placer);
   const auto mib = [](int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024.0); };
   text += fmt::format(" | MiB: weights {:.1f} + mapped {:.1f}, K/V {:.1f} ({}/{}), arena {:.1f}",
                       mib(memory.weight_bytes), mib(memory.mapped_bytes), mib(memory.kv_bytes),
@@ -199,6 +192,39 @@ Error in_file(const model::Model& model, const EngineOptions& o, const Error& er
     if (error.message.starts_with(adapter->file().path() + ":")) return error;
   }
   return make_error(error.code, "{}: {}", model.file().path(), error.message);
+}
+
+/// Loads the stages. A GPU that turns out to have too little memory gets fewer layers, if placement
+/// is automatic.
+Result<std::unique_ptr<runtime::Executor>> load_stages(const graph::Graph& graph,
+                                                       const EngineOptions& o,
+                                                       const runtime::CompileOptions& compile,
+                                                       const graph::Capacity& capacity,
+                                                       internal::StagePlacer* placer) {
+  const auto tell = [&] {
+    if (!o.inform) return;
+    for (const std::string& line : placer->memory_plan()) o.inform(line);
+  };
+  tell();
+  std::optional<Error> first;
+  const int n_wanted = placer->n_gpu_layers();
+  for (;;) {
+    size_t failed = 0;
+    auto executor = runtime::Executor::create(graph, placer->stages(), capacity, compile, &failed);
+    if (executor.ok() && first) {
+      if (o.warn)
+        o.warn(fmt::format("{}: {} instead of {}", first->message, placer->offloaded(), n_wanted));
+      tell();
+    }
+    if (executor.ok() || executor.error().code != ErrorCode::kOutOfMemory) return executor;
+    if (placer->stages()[failed].backend->describe().is_gpu && o.n_gpu_layers != kGpuLayersAuto)
+      return make_error(ErrorCode::kOutOfMemory,
+                        "{}: {} are too many; -ngl auto takes as many as fit",
+                        executor.error().message, placer->offloaded());
+    INFER_ASSIGN(const bool less, placer->give_less_to(failed));
+    if (!less) return executor;
+    if (!first) first = executor.error();
+  }
 }
 
 int64_t logit_rows(int64_t n_vocab) {
@@ -225,6 +251,7 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
   compile.n_ctx = o.n_ctx;
   compile.progress = o.progress;
   compile.warn = o.warn;
+  compile.inform = o.inform;
   compile.tap = o.tap;
   compile.weight_copied = [&](graph::WeightId id) {
     const auto* tensor = model->file().find_tensor(graph->weights[static_cast<size_t>(id)].tensor);
@@ -233,12 +260,16 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
   INFER_ASSIGN(parts.groups, size_groups(*graph, o, compile));
   for (const runtime::KvGroupConfig& g : parts.groups)
     compile.groups.push_back({.n_block = g.n_block});
-  INFER_ASSIGN(const auto stages, place(*graph, o, backends));
   const graph::Capacity capacity{.n_tok = o.n_batch, .n_logit_rows = logit_rows(graph->n_vocab)};
-  auto executor = runtime::Executor::create(*graph, stages, capacity, compile);
+  auto placed = internal::StagePlacer::create(*graph, o, compile, capacity, backends);
+  if (!placed.ok() && placed.error().code == ErrorCode::kUnsupported)
+    return in_file(*model, o, placed.error());
+  INFER_ASSIGN(internal::StagePlacer placer, std::move(placed));
+  auto executor = load_stages(*graph, o, compile, capacity, &placer);
   if (!executor.ok()) return in_file(*model, o, executor.error());
   parts.executor = *std::move(executor);
-  parts.summary = summarize(*model, o, stages, parts.executor->memory());
+  parts.stages = placer.describe();
+  parts.summary = summarize(*model, o, placer, parts.executor->memory());
   parts.vocabulary = std::make_unique<TokenizerVocabulary>(model->tokenizer(),
                                                            static_cast<int32_t>(graph->n_vocab));
   parts.graph = std::move(graph);

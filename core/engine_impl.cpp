@@ -131,6 +131,11 @@ void EngineImpl::publish_stats() {
   stats_ = live_stats_;  // vectors of equal size: nothing is allocated
 }
 
+Error EngineImpl::in_file(Error error) const {
+  if (parts_.model != nullptr) error.message = parts_.model->file().path() + ": " + error.message;
+  return error;
+}
+
 void EngineImpl::loop() {
   for (;;) {
     {
@@ -193,9 +198,7 @@ bool EngineImpl::step() {
       if (Result<void> done = compute(); done.ok()) {
         apply();
       } else {
-        Error error = done.error();
-        if (parts_.model != nullptr)
-          error.message = parts_.model->file().path() + ": " + error.message;
+        const Error error = in_file(std::move(done).error());
         for (const runtime::ScheduledRows& part : scheduler_.scheduled())
           fail(*static_cast<Sample&>(*part.sequence).state, error);
       }
@@ -239,7 +242,10 @@ void EngineImpl::apply() {
 void EngineImpl::advance(Sample& sample) {
   RequestState& state = *sample.state;
   if (sample.branch >= 0) return finish(sample, StopReason::kLength);
-  if (state.request.keep == KeepSession::kPrompt && !state.forked) keep_session(sample);
+  if (state.request.keep == KeepSession::kPrompt && !state.forked) {
+    keep_session(sample);
+    if (state.error) return finish_all(state, StopReason::kError);
+  }
   if (!state.request.branches.empty()) {
     state.forked = true;
     state.prompt_done = Clock::now();
@@ -315,6 +321,7 @@ void EngineImpl::finish(Sample& sample, StopReason reason) {
   --state.n_open;
   if (state.request.keep == KeepSession::kAll && !state.error && sample.sample == 0)
     keep_session(sample);
+  if (state.error) reason = StopReason::kError;
   scheduler_.finish(sample);
   const size_t n_text = sample.out.text.size();
   sample.out.text.append(sample.matcher.push(sample.decoder->finish()));

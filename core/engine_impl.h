@@ -38,6 +38,7 @@ class EngineImpl final : public Engine {
   const model::Model& model() const override;
   const text::Tokenizer& tokenizer() const override;
   EngineStats stats() const override;
+  const std::vector<StageInfo>& stages() const override { return parts_.stages; }
   int64_t n_ctx() const override { return limits_.n_ctx; }
   int32_t n_vocab() const override { return limits_.n_vocab; }
   std::string dump_plan() const override { return parts_.executor->dump(); }
@@ -67,6 +68,8 @@ class EngineImpl final : public Engine {
   void use_session(Sample& leader) const;
   Result<void> import_session(const runtime::Sequence& sequence);
   void keep_session(Sample& sample);
+  /// The error with the name of the model's file before it.
+  Error in_file(Error error) const;
 
   const EngineOptions options_;
   EngineParts parts_;

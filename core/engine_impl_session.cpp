@@ -148,10 +148,13 @@ void EngineImpl::keep_session(Sample& sample) {
     };
     layer.k.resize(size(binding_.type_k, shape.head_dim));
     layer.v.resize(size(binding_.type_v, shape.head_dim_v));
-    const Result<void> moved = parts_.executor->export_kv(
+    Result<void> moved = parts_.executor->export_kv(
         {static_cast<int>(i), cache_.table(sample.kv, group), layer.first, n_tok}, layer.k,
         layer.v);
-    INFER_CHECK(moved.ok(), "{}", moved.error().message);
+    if (!moved.ok()) {  // a device that is lost
+      sample.state->error = in_file(std::move(moved).error());
+      return;
+    }
   }
   sample.state->response.session = std::move(session);
 }

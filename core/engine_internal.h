@@ -40,6 +40,7 @@ struct EngineParts {
   std::unique_ptr<runtime::Executor> executor;
   std::unique_ptr<const Vocabulary> vocabulary;
   std::vector<runtime::KvGroupConfig> groups;  ///< as the executor's pools are
+  std::vector<StageInfo> stages;
   std::string summary;
 };
 

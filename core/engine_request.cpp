@@ -105,6 +105,13 @@ void add_sampler(Sample& sample, const Request& r, const RequestLimits& limits,
   sample.sampler->accept(r.prompt);
 }
 
+/// How much of a row is needed to draw the next token and to say how likely the best ones were.
+int32_t top_needed(const Sample& sample, const Request& r, const RequestLimits& limits) {
+  const int32_t n_draw = sample.sampler ? sample.sampler->n_top() : 0;
+  const int32_t n = std::min(std::max(n_draw, r.n_logprobs), limits.n_vocab);
+  return n_draw < 0 || n > runtime::kMaxTop ? -1 : n;
+}
+
 std::unique_ptr<Sample> make_sample(RequestState& state, int index, const RequestLimits& limits,
                                     const Vocabulary& vocabulary) {
   const Request& r = state.request;
@@ -117,6 +124,7 @@ std::unique_ptr<Sample> make_sample(RequestState& state, int index, const Reques
   s->n_prompt = static_cast<int64_t>(r.prompt.size());
   s->want_last = state.n_new > 0;
   add_sampler(*s, r, limits, vocabulary);
+  s->n_top = top_needed(*s, r, limits);
   if (r.adapters) s->adapters = *r.adapters;
   s->decoder = vocabulary.make_decoder();
   const auto n = static_cast<size_t>(state.n_new);

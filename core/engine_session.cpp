@@ -106,6 +106,7 @@ bool all_finite(DType type, std::span<const std::byte> rows) {
   const auto& q = quant_type(type);
   const auto step = static_cast<size_t>(q.block_bytes);  // one element, or a block and its scale
   const bool wide = type == DType::kF32;
+  const uint32_t exponent = type == DType::kBF16 ? 0x7f80u : 0x7c00u;
   for (size_t i = 0; i + step <= rows.size(); i += step) {
     if (wide) {
       uint32_t v = 0;
@@ -114,7 +115,7 @@ bool all_finite(DType type, std::span<const std::byte> rows) {
     } else {
       uint16_t v = 0;
       std::memcpy(&v, rows.data() + i, 2);
-      if ((v & 0x7c00u) == 0x7c00u) return false;
+      if ((v & exponent) == exponent) return false;
     }
   }
   return true;
@@ -230,7 +231,8 @@ Result<Session> read(Input in, const SessionBinding& b) {
 }  // namespace
 
 int64_t session_row_bytes(DType type, int64_t n_kv_head, int64_t head_dim) {
-  if (type != DType::kF32 && type != DType::kF16 && type != DType::kQ8_0 && type != DType::kQ4_0)
+  if (type != DType::kF32 && type != DType::kF16 && type != DType::kBF16 && type != DType::kQ8_0 &&
+      type != DType::kQ4_0)
     return 0;
   const auto head = row_bytes(type, head_dim);
   const auto all = head ? checked_mul(*head, n_kv_head) : std::nullopt;

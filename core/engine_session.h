@@ -15,8 +15,8 @@
 namespace infer {
 
 /// What keys and values depend on besides the tokens: a session serves only an engine whose binding
-/// is equal. (The ISA level is not part of it: a session made at another level gives that level's
-/// bits.)
+/// is equal. (Neither ISA level nor device is part of it: a session made elsewhere gives the bits
+/// of where it was made.)
 struct SessionBinding {
   uint64_t model_hash = 0;  ///< gguf::content_hash
   bool precise = false;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -19,21 +20,25 @@ class StepSink : public runtime::LogitSink {
   /// The parts of the step whose logits come next; they stay until the step is done.
   void begin(std::span<const runtime::ScheduledRows> parts);
   /// Room for n best candidates.
-  void reserve(size_t n) { best_.reserve(2 * n); }
+  void reserve(size_t n) { best_.reserve(std::max(2 * n, size_t{runtime::kMaxTop})); }
   void on_logits(const runtime::LogitTile& tile) override;
 
  private:
   using Row = std::span<const float>;
+  const runtime::ScheduledRows& part_of(int32_t row);
   void on_row(int32_t row, Row logits, const runtime::LogitStats& stats);
+  void on_top(const runtime::LogitTile& tile, size_t i);
   void deliver_prompt_row(RequestState& state, int64_t pos, Row logits,
                           const runtime::LogitStats& stats);
   void deliver_branch_row(Sample& sample, int64_t pos, Row logits,
                           const runtime::LogitStats& stats);
   void draw(Sample& sample, Row logits, const runtime::LogitStats& stats);
+  void draw_top(Sample& sample, const runtime::LogitStats& stats);
+  void add_logprobs(Sample& sample, const runtime::LogitStats& stats);
 
   std::span<const runtime::ScheduledRows> parts_;
-  size_t at_ = 0;  ///< part of the row that comes next
-  std::vector<text::Candidate> best_;
+  size_t at_ = 0;                      ///< part of the row that comes next
+  std::vector<text::Candidate> best_;  ///< of the row at hand
 };
 
 }  // namespace infer::internal

@@ -39,6 +39,9 @@ class CpuBackend final : public runtime::Backend {
     const auto decodes = [&](graph::WeightId id) {
       return id == graph::kNoWeight || k.decode_row[static_cast<size_t>(type_of(id))] != nullptr;
     };
+    const bool uses_kv = op.kind == graph::OpKind::kQkNormRopeStore ||
+                         op.kind == graph::OpKind::kKvStore || op.kind == graph::OpKind::kAttention;
+    if (uses_kv && (options.type_k == DType::kBF16 || options.type_v == DType::kBF16)) return false;
     if (op.kind == graph::OpKind::kLinearGroup) {
       for (const graph::LinearItem& item : op.as<graph::LinearAttrs>().items) {
         if (linear_kernel(k, type_of(item.weight), options.precise) == nullptr ||

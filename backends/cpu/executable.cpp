@@ -204,7 +204,7 @@ void CpuExecutable::begin_step(const runtime::Step& step, const runtime::StepIo&
   for (int32_t r = 0; r < n_tok_; ++r) {
     const runtime::Row& row = step.rows[static_cast<size_t>(r)];
     q_slot_[static_cast<size_t>(r)] = row.slot;
-    if (row.want == runtime::Want::kLogits) want_rows_.push_back(r);
+    if (runtime::wants_logits(row.want)) want_rows_.push_back(r);
     const bool joins =
         !tiles_.empty() && tiles_.back().seq == row.seq && tiles_.back().n < kern::kAttnRows;
     if (joins) {

@@ -29,14 +29,22 @@ struct LogitStats {
 };
 
 /// Logits of some wanted rows. Valid only during the call.
+/// A tile has whole rows, or the best of each row: the latter only for rows of Want::kTop, whole
+/// rows for any. A step's tiles may be of both sorts; a turn whose rows want different things is
+/// handed over whole, or in several tiles.
 struct LogitTile {
   std::span<const int32_t> rows;  ///< indices into Step::rows, ascending
-  MatView<const float> logits;    ///< [rows.size(), n_vocab]
+  MatView<const float> logits;    ///< [rows.size(), n_vocab]; no data: only the best are here
   std::span<const LogitStats> stats;
+  /// [rows.size(), n] with min(Row::n_top, n_vocab) <= n <= kMaxTop for each row (n may be 0): a
+  /// row's best logits and their ids, descending, ties by lower id, -inf included.
+  MatView<const float> top_logits{};
+  MatView<const int32_t> top_ids{};
+  bool has_rows() const { return logits.data != nullptr; }
 };
 
-/// Receives the logits of a step tile by tile, rows in order, on a thread of the backend. Must not
-/// throw.
+/// Receives the logits of a step tile by tile, rows in order, on a thread of the backend. Every row
+/// that wants_logits() comes exactly once. Must not throw.
 class LogitSink {
  public:
   virtual ~LogitSink() = default;
@@ -73,8 +81,10 @@ struct CompileOptions {
   /// empty.
   std::function<void(graph::WeightId)> weight_copied;
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;  ///< may be empty
-  /// What the user should know and the run can do without; may be empty.
+  /// What the user should know and the run can do without; may be empty. The executable may keep
+  /// both and call them from submit().
   std::function<void(const std::string&)> warn;
+  std::function<void(const std::string&)> inform;  ///< what is good to know; may be empty
   /// Sees the inputs of matrices (core/runtime/activation_tap.h); nullptr: nobody looks.
   ActivationTap* tap = nullptr;
 };
@@ -94,7 +104,8 @@ class Executable {
  public:
   virtual ~Executable() = default;
   /// Starts a step. `step`, `io` and what they point at must stay until wait() returns. Rows beyond
-  /// the plan's n_tok are a bug of the caller. Nothing is allocated after the first step.
+  /// the plan's n_tok are a bug of the caller. Nothing is allocated after the first step
+  /// of its size.
   virtual Result<Ticket> submit(const Step& step, const StepIo& io) = 0;
   /// Errors: kNumeric for NaN logits (layer and op named).
   virtual Result<void> wait(Ticket ticket) = 0;
@@ -115,7 +126,9 @@ struct DeviceInfo {
   std::string name;          ///< "cpu", "cuda:0"
   std::string description;   ///< "AMD EPYC, avx2, 2 threads"
   int64_t memory_bytes = 0;  ///< 0: unknown
-  std::string isa{};         ///< level of a CPU's kernels, on which results depend: "avx2"
+  std::string isa{};         ///< level of the kernels, on which results depend: "avx2", "sm_86"
+  int64_t free_bytes = 0;    ///< of the memory, at the time of the call; 0: unknown
+  bool is_gpu = false;       ///< has memory of its own, which layers are placed into as they fit
 };
 
 class Backend {
@@ -125,6 +138,11 @@ class Backend {
   /// Whether this backend computes `op` with the types of its weights.
   virtual bool supports(const graph::Graph& graph, const graph::Op& op,
                         const CompileOptions& options) const = 0;
+  /// What compile() would allocate on the device, from what is known without doing it: placement
+  /// trusts it. Asked of single half-layers and of stages. The default: the weights' bytes in the
+  /// file, the pools of the plan's cache layers, the plan's arena.
+  virtual MemoryReport estimate(const graph::Graph& graph, const graph::StagePlan& plan,
+                                const CompileOptions& options) const;
   /// `graph` and `plan` must outlive the executable; the weights' bytes too unless the backend
   /// copied them.
   virtual Result<std::unique_ptr<Executable>> compile(const graph::Graph& graph,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <utility>
 
 #include "core/base/check.h"
@@ -37,6 +38,25 @@ std::string dump_op(const Graph& g, const graph::StagePlan& plan, const Op& op,
                      in, out, weights, bytes);
 }
 
+/// Bytes of the weights of a stage, as the file has them.
+int64_t weight_bytes(const Graph& graph, const graph::StagePlan& plan) {
+  int64_t bytes = 0;
+  for (int i = plan.op_begin; i < plan.op_end; ++i) {
+    for_each_weight(graph.ops[static_cast<size_t>(i)], [&](graph::WeightId id) {
+      bytes += graph.weights[static_cast<size_t>(id)].view.n_bytes;
+    });
+  }
+  return bytes;
+}
+
+/// -1: the op has none.
+int cache_layer_of(const Op& op) {
+  if (const auto* qkv = std::get_if<graph::QkvAttrs>(&op.attrs)) return qkv->cache_layer;
+  if (const auto* attn = std::get_if<graph::AttentionAttrs>(&op.attrs)) return attn->cache_layer;
+  if (const auto* store = std::get_if<graph::KvStoreAttrs>(&op.attrs)) return store->cache_layer;
+  return -1;
+}
+
 class ExecutorImpl final : public Executor {
  public:
   struct Stage {
@@ -58,12 +78,10 @@ class ExecutorImpl final : public Executor {
         other.active && stages_.size() > 1 && other.stage == 0) {
       if (Result<void> moved = advance(other); !moved.ok()) other.error = std::move(moved).error();
     }
-    flight = {&step, sink, next_, 0, 0, true, std::nullopt};
+    flight = {&step, sink, next_, 0, 0, false, std::nullopt};
     ++next_;
-    if (Result<void> entered = enter(flight); !entered.ok()) {
-      flight.active = false;
-      return std::move(entered).error();
-    }
+    INFER_TRY(enter(flight));
+    flight.active = true;
     return flight.id;
   }
 
@@ -171,26 +189,56 @@ class ExecutorImpl final : public Executor {
 
 }  // namespace
 
+std::string describe_refusal(const Backend& backend, const Graph& graph, const Op& op,
+                             const CompileOptions& options) {
+  // What makes the difference is the reason: the op is asked for again without it.
+  std::string why;
+  Op plain = op;
+  CompileOptions untapped = options;
+  untapped.tap = nullptr;
+  const auto asked_for = [&] { return backend.supports(graph, plain, untapped); };
+  if (options.tap != nullptr && asked_for()) why = " whose inputs are looked at";
+  if (auto* linear = std::get_if<graph::LinearAttrs>(&plain.attrs); linear && why.empty()) {
+    bool has_adapter = false;
+    for (graph::LinearItem& item : linear->items)
+      has_adapter |= std::exchange(item.adapter, -1) >= 0;
+    if (has_adapter && asked_for()) why = " with a LoRA adapter";
+  }
+  if (why.empty()) {
+    std::vector<DType> types;
+    for_each_weight(op, [&](graph::WeightId id) {
+      const DType type = graph.weights[static_cast<size_t>(id)].view.type;
+      if (std::ranges::find(types, type) != types.end()) return;
+      why += fmt::format("{} {}", types.empty() ? " with weights of type" : ",", name_of(type));
+      types.push_back(type);
+    });
+    if (const int at = cache_layer_of(op); at >= 0) {
+      const graph::CacheLayer& layer = graph.cache_layers[static_cast<size_t>(at)];
+      why += fmt::format("{} K/V of type {}/{} and heads of {}", why.empty() ? " with" : " and",
+                         name_of(options.type_k), name_of(options.type_v), layer.head_dim);
+    }
+  }
+  return fmt::format("cannot compute op {} '{}'{}", name_of(op.kind), op.name, why);
+}
+
 Result<std::unique_ptr<Executor>> Executor::create(const Graph& graph,
                                                    std::span<const StagePlacement> placement,
                                                    const graph::Capacity& capacity,
-                                                   const CompileOptions& options) {
+                                                   const CompileOptions& options, size_t* failed) {
   INFER_CHECK(!placement.empty(), "no stage");
+  size_t unused = 0;
+  size_t& at = failed != nullptr ? *failed : unused;
   std::vector<std::unique_ptr<ExecutorImpl::Stage>> stages;
-  for (const StagePlacement& p : placement) {
+  for (at = 0; at < placement.size(); ++at) {
+    const StagePlacement& p = placement[at];
     auto stage = std::make_unique<ExecutorImpl::Stage>();
     stage->where = p.backend->describe().name;
     INFER_ASSIGN(stage->plan, graph::plan_stage(graph, p.half_begin, p.half_end, capacity));
     for (int i = stage->plan.op_begin; i < stage->plan.op_end; ++i) {
       const Op& op = graph.ops[static_cast<size_t>(i)];
       if (p.backend->supports(graph, op, options)) continue;
-      std::string types;
-      for_each_weight(op, [&](graph::WeightId id) {
-        types += fmt::format(" {}", name_of(graph.weights[static_cast<size_t>(id)].view.type));
-      });
-      return make_error(ErrorCode::kUnsupported,
-                        "{}: cannot compute op {} '{}' with weights of type{}", stage->where,
-                        name_of(op.kind), op.name, types.empty() ? " none" : types);
+      return make_error(ErrorCode::kUnsupported, "{}: {}", stage->where,
+                        describe_refusal(*p.backend, graph, op, options));
     }
     if (!stages.empty()) {
       for (auto& lane : stage->residual)
@@ -198,8 +246,28 @@ Result<std::unique_ptr<Executor>> Executor::create(const Graph& graph,
     }
     stages.push_back(std::move(stage));
   }
-  for (size_t i = 0; i < stages.size(); ++i) {
-    INFER_ASSIGN(stages[i]->exe, placement[i].backend->compile(graph, stages[i]->plan, options));
+  // GPUs first: one that is too full shows before the CPU has repacked its share.
+  std::vector<size_t> order(stages.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_partition(order.begin(), order.end(),
+                        [&](size_t i) { return placement[i].backend->describe().is_gpu; });
+  // Each stage counts from 0; who watches sees one whole.
+  int64_t done_before = 0, all = 0;
+  for (const auto& stage : stages) all += weight_bytes(graph, stage->plan);
+  CompileOptions stage_options = options;
+  for (const size_t i : order) {
+    at = i;
+    const int64_t mine = weight_bytes(graph, stages[at]->plan);
+    if (options.progress && stages.size() > 1) {
+      stage_options.progress = [&, done_before, mine](int64_t done, int64_t of) {
+        const double share = of > 0 ? static_cast<double>(done) / static_cast<double>(of) : 1.0;
+        options.progress(done_before + static_cast<int64_t>(share * static_cast<double>(mine)),
+                         all);
+      };
+    }
+    INFER_ASSIGN(stages[at]->exe,
+                 placement[at].backend->compile(graph, stages[at]->plan, stage_options));
+    done_before += mine;
   }
   return std::unique_ptr<Executor>(std::make_unique<ExecutorImpl>(graph, std::move(stages)));
 }

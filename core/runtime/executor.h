@@ -18,15 +18,22 @@ struct StagePlacement {
   int half_begin = 0, half_end = 0;
 };
 
+/// Of an op that the backend refuses: "cannot compute op attention 'blk.0.attn' with K/V of type
+/// f32/f32 and heads of 64", "... with a LoRA adapter".
+std::string describe_refusal(const Backend& backend, const graph::Graph& graph, const graph::Op& op,
+                             const CompileOptions& options);
+
 /// Runs steps through the stages of a model. The residual stream is the only thing that crosses a
 /// border. Threads: submit and wait from one thread.
 class Executor {
  public:
-  /// Errors: kUnsupported naming the op that a backend refuses.
+  /// Errors: kUnsupported naming the op that a backend refuses. `failed`, unless null, is the stage
+  /// that an error comes from.
   static Result<std::unique_ptr<Executor>> create(const graph::Graph& graph,
                                                   std::span<const StagePlacement> stages,
                                                   const graph::Capacity& capacity,
-                                                  const CompileOptions& options);
+                                                  const CompileOptions& options,
+                                                  size_t* failed = nullptr);
   virtual ~Executor() = default;
   /// Up to two steps may be in flight; each needs its own Step and sink until wait() returns. With
   /// several stages the second step enters stage 0 while the first is in stage 1.

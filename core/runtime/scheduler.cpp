@@ -232,14 +232,18 @@ void Scheduler::emit(Step& step) const {
     }
     const int32_t mix = s.adapters.empty() ? -1 : static_cast<int32_t>(step.mix_ends.size()) - 1;
     for (int64_t at = part.begin; at < part.begin + part.n_row; ++at) {
-      const bool last = at + 1 == static_cast<int64_t>(s.tokens.size());
-      const bool want = (last && s.want_last) || s.wants_prompt_row(at);
+      const bool draws = s.want_last && at + 1 == static_cast<int64_t>(s.tokens.size());
+      const bool top = draws && s.n_top >= 0 && !s.wants_prompt_row(at);
+      const bool all = !top && (draws || s.wants_prompt_row(at));
       step.rows.push_back({.token = s.tokens[static_cast<size_t>(at)],
                            .pos = static_cast<int32_t>(at),
                            .slot = static_cast<int32_t>(at),
                            .seq = static_cast<int32_t>(i),
                            .adapter = mix,
-                           .want = want ? Want::kLogits : Want::kNone});
+                           .want = top   ? Want::kTop
+                                   : all ? Want::kLogits
+                                         : Want::kNone,
+                           .n_top = static_cast<uint8_t>(top ? s.n_top : 0)});
     }
   }
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/runtime/kv_cache.h"
+#include "core/runtime/step.h"
 
 namespace infer::runtime {
 
@@ -22,6 +23,7 @@ struct Sequence {
   std::vector<int32_t> tokens;
   int64_t n_prompt = 0;
   bool want_last = true;  ///< logits of the last token's row: the next token is drawn from them
+  int32_t n_top = -1;     ///< of these the best so many will do, <= kMaxTop; -1: all are needed
 
   /// Prompt rows whose logits somebody wants: those in want_rows (ascending) and all from want_from
   /// on.

@@ -11,7 +11,13 @@ namespace infer::runtime {
 /// Tokens in one KV block; one constant of every plan, equal on all backends.
 inline constexpr int64_t kBlockTok = 32;
 
-enum class Want : uint8_t { kNone, kLogits, kHidden, kPooled };
+/// What somebody wants to see of a row. kTop: of its logits only the stats and the best n_top, so
+/// that a device need not hand over a whole row.
+enum class Want : uint8_t { kNone, kTop, kLogits, kHidden, kPooled };
+/// Whether the row takes part in the output matrix.
+constexpr bool wants_logits(Want want) { return want == Want::kTop || want == Want::kLogits; }
+/// Most candidates a row may ask for.
+inline constexpr int kMaxTop = 64;
 
 /// Adds scale times what graph::Graph::adapters[adapter] adds to each weight.
 struct AdapterUse {
@@ -28,6 +34,7 @@ struct Row {
   int32_t seq = 0;       ///< index into this step's block tables, < n_seq
   int32_t adapter = -1;  ///< which of the step's mixes of adapters; -1: the model as it is
   Want want = Want::kNone;
+  uint8_t n_top = 0;  ///< kTop: best logits wanted, <= kMaxTop; 0: the stats only
 };
 
 /// Copies a physical block inside one group's pool, all its layers. Copies run in order, before the

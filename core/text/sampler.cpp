@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
+#include "core/base/check.h"
 #include "core/text/samplers/mirostat.h"
 #include "core/text/samplers/stage.h"
 
@@ -19,18 +21,33 @@ bool starts_short(SamplerKind kind, const SamplingParams& p) {
   return kind == SamplerKind::kTopK || (kind == SamplerKind::kTemperature && p.temp <= 0.0f);
 }
 
+/// Whether the likeliest token that no bias forbids is always drawn.
+bool is_best_of_rest(SamplingParams params) {
+  params.logit_bias.clear();
+  return is_argmax(params);
+}
+
+bool is_ban(const LogitBias& bias) { return bias.bias == -std::numeric_limits<float>::infinity(); }
+
 }  // namespace
 
 Sampler::Sampler(const SamplingParams& params, const SamplerContext& context)
     : params_(params), always_argmax_(is_argmax(params)) {
-  if (always_argmax_) return;
+  if (always_argmax_) {
+    n_top_ = 0;
+    return;
+  }
   const StageContext stage_context{
       .n_vocab = context.n_vocab,
       .max_tokens = context.max_tokens,
       .piece = context.piece ? &context.piece : nullptr,
   };
-  size_t n_edit = 0, n_list = static_cast<size_t>(context.n_vocab);
+  const auto n_vocab = static_cast<size_t>(context.n_vocab);
+  size_t n_edit = 0, n_list = n_vocab;
   bool is_row = true;  // nobody made a list so far
+  // Tokens may only go: then the k best are among so many more of the row.
+  bool only_bans = std::ranges::all_of(params.logit_bias, is_ban);
+  const bool best_of_rest = only_bans && is_best_of_rest(params);
   const auto add = [&](std::unique_ptr<Stage> stage) {
     n_edit += stage->n_edit();
     stages_.push_back(std::move(stage));
@@ -45,12 +62,18 @@ Sampler::Sampler(const SamplingParams& params, const SamplerContext& context)
       is_row = false;
       const auto k = static_cast<size_t>(kind == SamplerKind::kTopK ? params.top_k : 1);
       if (starts_short(kind, params) && k + n_edit < n_list / 2) n_list = 2 * (k + n_edit);
+      if (starts_short(kind, params) && only_bans) {
+        n_top_ = static_cast<int32_t>(std::min(k + n_edit, n_vocab));
+        top_by_id_ = k >= n_vocab;
+      }
     }
+    only_bans &= stage->n_edit() == 0;
     add(std::move(stage));
   }
+  if (best_of_rest) n_top_ = static_cast<int32_t>(std::min(n_edit + 1, n_vocab));
   if (params.mirostat == 2)
     mirostat_ = std::make_unique<Mirostat>(params.mirostat_tau, params.mirostat_eta);
-  candidates_.reserve(n_list, std::min(n_edit, static_cast<size_t>(context.n_vocab)));
+  candidates_.reserve(n_list, std::min(n_edit, n_vocab));
   weights_.reserve(n_list);
 }
 
@@ -62,6 +85,19 @@ int32_t Sampler::sample(std::span<const float> logits, float max_logit, int32_t 
                         uint64_t position) {
   if (always_argmax_ || !std::isfinite(max_logit)) return argmax;
   candidates_.reset(logits, argmax);
+  return pass_stages(argmax, position);
+}
+
+int32_t Sampler::sample_top(std::span<const Candidate> best, float max_logit, int32_t argmax,
+                            uint64_t position) {
+  INFER_CHECK(n_top_ >= 0, "these stages look at the whole row");
+  if (always_argmax_ || !std::isfinite(max_logit)) return argmax;
+  candidates_.reset_sorted(best.first(std::min(best.size(), static_cast<size_t>(n_top_))));
+  if (top_by_id_) candidates_.sort_by_id();
+  return pass_stages(argmax, position);
+}
+
+int32_t Sampler::pass_stages(int32_t argmax, uint64_t position) {
   const DrawKey key{.seed = params_.seed, .position = position};
   for (const std::unique_ptr<Stage>& stage : stages_) {
     if (candidates_.empty()) return argmax;

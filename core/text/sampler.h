@@ -43,16 +43,26 @@ class Sampler {
   /// `position` is the index of the token that is drawn within its sequence. A token of logit -inf
   /// is never drawn; if no other is left, argmax is. Drawing twice gives the same.
   int32_t sample(std::span<const float> logits, float max_logit, int32_t argmax, uint64_t position);
+  /// How many of a row's best logits sample_top() needs to draw the very token that sample() draws
+  /// from all of them; 0: it takes argmax. -1: only the whole row will do.
+  int32_t n_top() const { return n_top_; }
+  /// `best`: the n_top() best of the row or more, best first (all where the vocabulary has fewer);
+  /// the rest as for sample(). Needs: n_top() >= 0.
+  int32_t sample_top(std::span<const Candidate> best, float max_logit, int32_t argmax,
+                     uint64_t position);
   /// The sequence got longer: the prompt's tokens first, then what was drawn (or put in its place).
   void accept(int32_t token);
   void accept(std::span<const int32_t> tokens);
   const SamplingParams& params() const { return params_; }
 
  private:
+  int32_t pass_stages(int32_t argmax, uint64_t position);
   Candidate draw(uint64_t position);
 
   SamplingParams params_;
   bool always_argmax_ = false;
+  int32_t n_top_ = -1;
+  bool top_by_id_ = false;  ///< the first stage leaves the whole row, in the order of the ids
   std::vector<std::unique_ptr<Stage>> stages_;
   std::unique_ptr<Mirostat> mirostat_;
   Candidates candidates_;

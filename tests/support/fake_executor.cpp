@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "core/base/error.h"
@@ -152,35 +153,57 @@ void FakeExecutor::check_shape(const runtime::Step& step) {
   if (seq + 1 != step.n_seq) pools_.report(fmt::format("{} of {} sequences", seq + 1, step.n_seq));
 }
 
+void FakeExecutor::add_row(int32_t row, uint64_t prefix, int n_top) {
+  std::vector<float> logits(static_cast<size_t>(options_.n_vocab));
+  fake_logits(prefix, options_.eog, logits);
+  tile_.n_top = n_top;
+  tile_.rows.push_back(row);
+  tile_.stats.push_back(stats_of(logits));
+  if (n_top < 0) {
+    tile_.logits.insert(tile_.logits.end(), logits.begin(), logits.end());
+    return;
+  }
+  std::vector<int32_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto of = [&](int32_t id) { return logits[static_cast<size_t>(id)]; };
+  std::stable_sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) { return of(a) > of(b); });
+  for (int k = 0; k < n_top; ++k) {
+    tile_.top_ids.push_back(ids[static_cast<size_t>(k)]);
+    tile_.top_logits.push_back(of(ids[static_cast<size_t>(k)]));
+  }
+}
+
+void FakeExecutor::hand_over(runtime::LogitSink& sink) {
+  if (tile_.rows.empty()) return;
+  const auto view = [&]<class T>(const std::vector<T>& all, int64_t n) {
+    return MatView<const T>{all.data(), std::ssize(tile_.rows), n, n};
+  };
+  runtime::LogitTile tile{.rows = tile_.rows, .logits = {}, .stats = tile_.stats};
+  if (tile_.n_top < 0) {
+    tile.logits = view(tile_.logits, options_.n_vocab);
+  } else {
+    tile.top_logits = view(tile_.top_logits, tile_.n_top);
+    tile.top_ids = view(tile_.top_ids, tile_.n_top);
+  }
+  sink.on_logits(tile);
+  tile_ = {};
+}
+
 void FakeExecutor::give_logits(const runtime::Step& step, std::span<const uint64_t> prefixes,
                                runtime::LogitSink& sink) {
-  const auto n_vocab = static_cast<size_t>(options_.n_vocab);
-  std::vector<int32_t> rows;
-  std::vector<float> logits;
-  std::vector<runtime::LogitStats> stats;
-  const auto flush = [&] {
-    if (rows.empty()) return;
-    const auto n = static_cast<int64_t>(n_vocab);
-    sink.on_logits({.rows = rows,
-                    .logits = {.data = logits.data(),
-                               .n_rows = static_cast<int64_t>(rows.size()),
-                               .n_cols = n,
-                               .row_stride = n},
-                    .stats = stats});
-    rows.clear();
-    logits.clear();
-    stats.clear();
-  };
   for (size_t i = 0; i < step.rows.size(); ++i) {
-    if (step.rows[i].want != runtime::Want::kLogits) continue;
-    rows.push_back(static_cast<int32_t>(i));
-    logits.resize(logits.size() + n_vocab);
-    const std::span<float> row(logits.data() + logits.size() - n_vocab, n_vocab);
-    fake_logits(prefixes[i], options_.eog, row);
-    stats.push_back(stats_of(row));
-    if (rows.size() == options_.tile_rows) flush();
+    const runtime::Row& row = step.rows[i];
+    if (row.n_top > (row.want == runtime::Want::kTop ? runtime::kMaxTop : 0))
+      pools_.report(fmt::format("row {}: the best {} logits", i, row.n_top));
+    if (!runtime::wants_logits(row.want)) continue;
+    const bool top = row.want == runtime::Want::kTop;
+    ++(top ? n_top_rows_ : n_whole_rows_);
+    const int n_top = top && !options_.whole_rows ? std::min<int>(row.n_top, options_.n_vocab) : -1;
+    if (n_top != tile_.n_top) hand_over(sink);
+    add_row(static_cast<int32_t>(i), prefixes[i], n_top);
+    if (tile_.rows.size() == options_.tile_rows) hand_over(sink);
   }
-  flush();
+  hand_over(sink);
 }
 
 Result<runtime::Ticket> FakeExecutor::submit(const runtime::Step& step, runtime::LogitSink* sink) {

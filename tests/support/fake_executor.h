@@ -55,7 +55,8 @@ struct FakeModelOptions {
   std::vector<runtime::KvGroupConfig> groups;
   int64_t n_batch = 1;
   size_t tile_rows = 3;
-  TokenId poison = -1;  ///< a step with this token fails with kNumeric
+  TokenId poison = -1;      ///< a step with this token fails with kNumeric
+  bool whole_rows = false;  ///< of logits for everybody, as a CPU does; else what was asked for
 };
 
 class FakeExecutor final : public runtime::Executor {
@@ -69,17 +70,29 @@ class FakeExecutor final : public runtime::Executor {
   const std::string& violation() const { return pools_.violation(); }
   int64_t max_rows_seen() const { return max_rows_seen_; }
   int64_t n_copies_seen() const { return n_copies_seen_; }
+  int64_t n_whole_rows() const { return n_whole_rows_; }  ///< of logits that were asked for
+  int64_t n_top_rows() const { return n_top_rows_; }      ///< of which less was asked for
 
  private:
   void check_shape(const runtime::Step& step);
   void give_logits(const runtime::Step& step, std::span<const uint64_t> prefixes,
                    runtime::LogitSink& sink);
+  void add_row(int32_t row, uint64_t prefix, int n_top);
+  void hand_over(runtime::LogitSink& sink);
 
   FakeModelOptions options_;
   ShadowPools pools_;
   runtime::Ticket ticket_ = 0;
   bool failed_ = false;
   int64_t max_rows_seen_ = 0, n_copies_seen_ = 0;
+  int64_t n_whole_rows_ = 0, n_top_rows_ = 0;
+  /// The tile in work. Its rows want the same: whole rows (n_top -1), or so many of the best.
+  struct Tile {
+    int n_top = -1;
+    std::vector<int32_t> rows, top_ids;
+    std::vector<float> logits, top_logits;
+    std::vector<runtime::LogitStats> stats;
+  } tile_;
 };
 
 /// Token i is a letter, or a few; some have no text, the text of one comes with the next token

@@ -1,7 +1,9 @@
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -31,19 +33,38 @@ std::atomic<int64_t> n_alloc = 0;
 namespace infer {
 namespace {
 
+std::vector<int32_t> all_ids(int32_t n) {
+  std::vector<int32_t> ids(static_cast<size_t>(n));
+  std::iota(ids.begin(), ids.end(), 0);
+  return ids;
+}
+
 /// Logits that depend on the token alone; allocates nothing.
 class QuietExecutor final : public runtime::Executor {
  public:
   Result<runtime::Ticket> submit(const runtime::Step& step, runtime::LogitSink* sink) override {
     for (int32_t i = 0; i < static_cast<int32_t>(step.rows.size()); ++i) {
       const runtime::Row& row = step.rows[static_cast<size_t>(i)];
-      if (row.want != runtime::Want::kLogits) continue;
+      if (!runtime::wants_logits(row.want)) continue;
       test::fake_logits(test::extend_prefix(0, row.token, 0), {}, logits_);
       runtime::LogitStats stats{.max = -9.0f, .argmax = 0, .sum_exp = 1.0};
       for (size_t v = 0; v < logits_.size(); ++v) {
         if (logits_[v] > stats.max) stats.max = logits_[v], stats.argmax = static_cast<int32_t>(v);
       }
       const auto n = static_cast<int64_t>(logits_.size());
+      if (row.want == runtime::Want::kTop) {
+        std::ranges::sort(ids_, [&](int32_t a, int32_t b) {
+          const float x = logits_[static_cast<size_t>(a)], y = logits_[static_cast<size_t>(b)];
+          return x != y ? x > y : a < b;
+        });
+        for (size_t k = 0; k < row.n_top; ++k) top_[k] = logits_[static_cast<size_t>(ids_[k])];
+        sink->on_logits({.rows = {&i, 1},
+                         .logits = {},
+                         .stats = {&stats, 1},
+                         .top_logits = {top_.data(), 1, row.n_top, n},
+                         .top_ids = {ids_.data(), 1, row.n_top, n}});
+        continue;
+      }
       sink->on_logits(
           {.rows = {&i, 1},
            .logits = {.data = logits_.data(), .n_rows = 1, .n_cols = n, .row_stride = n},
@@ -56,7 +77,8 @@ class QuietExecutor final : public runtime::Executor {
   std::string dump() const override { return {}; }
 
  private:
-  std::vector<float> logits_ = std::vector<float>(40);
+  std::vector<float> logits_ = std::vector<float>(40), top_ = logits_;
+  std::vector<int32_t> ids_ = all_ids(40);
 };
 
 TEST(EngineAllocations, DecodingAllocatesNothing) {

@@ -269,6 +269,66 @@ TEST(Engine, SamplersWithHistoryDoNotDependOnBatchOrPreemption) {
   }
 }
 
+/// What a backend hands over does not change a token nor a log-probability, and decoding asks for
+/// whole rows only where somebody looks at them.
+TEST(Engine, AsksForTheBestLogitsOnlyWhereTheyWillDo) {
+  struct Want {
+    void (*change)(Request&);
+    bool whole;
+  };
+  for (const Want& want :
+       {Want{[](Request& r) { r.sampling.temp = 0.0f; }, false},
+        Want{[](Request& r) { r.ignore_eos = false; }, false},
+        Want{[](Request& r) { r.sampling.top_k = 5; }, false},
+        Want{[](Request& r) { r.n_logprobs = 3, r.sampling.temp = 0.0f; }, false},
+        Want{[](Request& r) { r.n_logprobs = 40, r.sampling.xtc_probability = 0.5f; }, false},
+        Want{[](Request& r) { r.n_samples = 3; }, false},
+        Want{[](Request& r) { r.sampling.top_k = 0; }, true},
+        Want{[](Request& r) { r.sampling.penalty_repeat = 1.2f; }, true},
+        Want{[](Request& r) {
+               r.sampling.logit_bias = {{9, 0.5f}};
+             },
+             true}}) {
+    Request r = make_request(20, 40);
+    r.sampling.temp = 0.9f;
+    r.sampling.top_k = 10;
+    want.change(r);
+    std::vector<Response> got;
+    for (const bool whole_rows : {true, false}) {
+      FakeModelOptions model = small_model();
+      model.whole_rows = whole_rows;
+      FakeEngine fake = test::make_fake_engine(model, small_options());
+      got.push_back(*fake.engine->generate(r));
+      EXPECT_EQ(fake.executor->violation(), "");
+      EXPECT_EQ(fake.executor->n_whole_rows() > 0, want.whole);
+      EXPECT_EQ(fake.executor->n_top_rows() > 0, !want.whole);
+    }
+    ASSERT_EQ(got[0].samples.size(), got[1].samples.size());
+    for (size_t i = 0; i < got[0].samples.size(); ++i) {
+      EXPECT_EQ(got[0].samples[i].ids, got[1].samples[i].ids);
+      const auto& a = got[0].samples[i].logprobs;
+      const auto& b = got[1].samples[i].logprobs;
+      ASSERT_EQ(a.size(), b.size());
+      for (size_t t = 0; t < a.size(); ++t) {
+        ASSERT_EQ(a[t].size(), b[t].size());
+        for (size_t k = 0; k < a[t].size(); ++k) {
+          EXPECT_EQ(a[t][k].id, b[t][k].id);
+          EXPECT_EQ(a[t][k].logprob, b[t][k].logprob);
+        }
+      }
+    }
+  }
+}
+
+TEST(Engine, TheLastPromptRowIsWholeWhereItIsLookedAt) {
+  FakeEngine fake = test::make_fake_engine(small_model(), small_options());
+  Request r = make_request(20, 5);
+  r.targets = {{19, 4}};
+  ASSERT_TRUE(fake.engine->generate(r).ok());
+  EXPECT_EQ(fake.executor->n_whole_rows(), 1);
+  EXPECT_EQ(fake.executor->n_top_rows(), 4);
+}
+
 TEST(Engine, ABiasOutsideTheVocabularyIsRefused) {
   FakeEngine fake = test::make_fake_engine(small_model(), small_options());
   Request r = make_request(4, 4);

@@ -146,6 +146,29 @@ TEST_F(SchedulerTest, WantsOnlyTheLogitsThatAreUsed) {
   EXPECT_EQ(s.n_delivered, 6);
 }
 
+TEST_F(SchedulerTest, AsksForTheBestLogitsWhereTheyWillDo) {
+  start(8, {.n_batch = 4, .max_seqs = 1, .n_ctx = 64});
+  Sequence& s = add(1, 6);
+  s.want_rows = {1};
+  s.n_top = 7;
+  step();
+  EXPECT_EQ(step_.rows[0].want, Want::kNone);
+  EXPECT_EQ(step_.rows[1].want, Want::kLogits);
+  step();
+  EXPECT_EQ(step_.rows[0].want, Want::kNone);
+  EXPECT_EQ(step_.rows[0].n_top, 0);
+  EXPECT_EQ(step_.rows[1].want, Want::kTop);
+  EXPECT_EQ(step_.rows[1].n_top, 7);
+  s.n_top = 0;
+  step();
+  EXPECT_EQ(step_.rows[0].want, Want::kTop);
+  EXPECT_EQ(step_.rows[0].n_top, 0);
+  s.n_prompt = 8;  // the last row is wanted for itself
+  s.want_rows = {7};
+  step();
+  EXPECT_EQ(step_.rows[0].want, Want::kLogits);
+}
+
 TEST_F(SchedulerTest, PrefixIsNotComputedAgainUnlessItsLogitsAreWanted) {
   start(16, {.n_batch = 128, .max_seqs = 1, .n_ctx = 256}, /*prefix_cache=*/true);
   scheduler_->finish((step(), add(1, 100)));

@@ -91,6 +91,26 @@ class SessionFile : public ::testing::Test {
   std::filesystem::path folder_;
 };
 
+/// What is not finite depends on the type: these bytes are a number as bf16 and none as f16.
+TEST_F(SessionFile, KnowsBf16) {
+  SessionBinding b = binding();
+  b.type_k = DType::kBF16;
+  b.type_v = DType::kBF16;
+  EXPECT_EQ(session_row_bytes(DType::kBF16, 2, 4), 16);
+  Session s = session(5);
+  for (size_t i = 0; i < s.layers.size(); ++i) {
+    const SessionBinding::Layer& shape = b.layers[i];
+    s.layers[i].v.resize(static_cast<size_t>(5 * shape.n_kv_head * shape.head_dim_v * 2));
+  }
+  const auto put = [&](uint16_t bits) { std::memcpy(s.layers[0].k.data(), &bits, 2); };
+  put(0x7c01);
+  must(write_session(path(), b, s));
+  EXPECT_EQ(must(read_session(path(), b)).layers[0].k, s.layers[0].k);
+  put(0x7f80);
+  must(write_session(path(), b, s));
+  EXPECT_FALSE(read_session(path(), b).ok());
+}
+
 void refuse(std::span<const std::byte> bytes, const SessionBinding& b, const std::string& why) {
   SCOPED_TRACE(why);
   const auto result = parse_session(bytes, "a.session", b);

@@ -45,6 +45,12 @@ void Candidates::reset(std::span<const Candidate> list) {
   has_list_ = true;
 }
 
+void Candidates::reset_sorted(std::span<const Candidate> list) {
+  while (!list.empty() && list.back().logit == -kInf) list = list.first(list.size() - 1);
+  reset(list);
+  n_sorted_ = list_.size();
+}
+
 size_t Candidates::find_edit(int32_t id, size_t n_edit) const {
   const auto end = edits_.begin() + static_cast<ptrdiff_t>(n_edit);
   const auto at = std::lower_bound(edits_.begin(), end, Candidate{.logit = 0.0f, .id = id}, by_id);
@@ -151,10 +157,11 @@ void Candidates::keep_top(size_t k) {
     if (!edits_.empty()) {
       std::erase_if(list_, [&](const Candidate& c) { return is_edited(c.id); });
       resize(std::min(k, list_.size()));
+      const size_t n = list_.size();
       for (const Candidate& c : edits_) {
         if (c.logit > -kInf) list_.push_back(c);
       }
-      n_sorted_ = 0;
+      if (list_.size() > n) n_sorted_ = 0;
     }
   }
   make_list();

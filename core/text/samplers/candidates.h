@@ -31,6 +31,8 @@ class Candidates {
   void reset(std::span<const float> logits, int32_t argmax);
   /// Begins with a list in any order.
   void reset(std::span<const Candidate> list);
+  /// Begins with a list, best first, of which those of logit -inf are left out.
+  void reset_sorted(std::span<const Candidate> list);
 
   /// Replaces the logits of `ids` (ascending, no duplicates) that are still there by
   /// f(index in ids, logit). What becomes -inf is gone, what overflows becomes the largest float.
@@ -91,13 +93,15 @@ void Candidates::edit(std::span<const int32_t> ids, F&& f) {
     return logit > -kInf ? std::min(f(i, logit), std::numeric_limits<float>::max()) : -kInf;
   };
   if (has_list_) {
+    bool stays_sorted = n_sorted_ == list_.size();
     for (Candidate& c : list_) {
       const auto at = std::lower_bound(ids.begin(), ids.end(), c.id);
-      if (at != ids.end() && *at == c.id)
-        c.logit = changed(static_cast<size_t>(at - ids.begin()), c.logit);
+      if (at == ids.end() || *at != c.id) continue;
+      c.logit = changed(static_cast<size_t>(at - ids.begin()), c.logit);
+      stays_sorted &= c.logit == -kInf;
     }
     std::erase_if(list_, [](const Candidate& c) { return c.logit == -kInf; });
-    n_sorted_ = 0;
+    n_sorted_ = stays_sorted ? list_.size() : 0;
     best_.reset();
     return;
   }
