@@ -25,6 +25,7 @@ namespace {
 namespace fs = std::filesystem;
 
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 class InferCli : public TempFolder {
@@ -100,7 +101,7 @@ TEST_F(InferCli, HelpAndUsage) {
   expect_error(run({"-m", tiny(), "-p", "a", "--temp", "nan"}), 2, "temp");
   expect_error(run({"-m", tiny(), "-p", "a", "--isa", "sse9"}), 2, "sse9");
   expect_error(run({"-m", tiny(), "-p", "a", "--cache-type-k", "q5_1"}), 2,
-               "--cache-type-k = q5_1: known are f16, f32, q8_0, q4_0");
+               "--cache-type-k = q5_1: known are f16, bf16, f32, q8_0, q4_0");
   expect_error(run({"-m", tiny(), "-p", "a", "--cache-type-v", "q4_0"}), 1,
                "--cache-type-v q4_0: needs heads of a multiple of 32");
   // f32 K and V come with --precise, unless they are asked for otherwise.
@@ -110,6 +111,37 @@ TEST_F(InferCli, HelpAndUsage) {
               HasSubstr("(f16/f32)"));
   expect_error(run({"-m", tiny(), "-p", "a", "--logprobs", "3"}), 2, "--json");
   expect_error(run({"-m", tiny(), "-p", "a", "-f", "b"}), 2, "");
+}
+
+/// Where there is no GPU: a line for who asked for one, an error for who named one.
+TEST_F(InferCli, Devices) {
+  const Outcome devices = run({"--list-devices"});
+  EXPECT_EQ(devices.exit_code, 0) << devices.err;
+  EXPECT_THAT(devices.out, HasSubstr("cpu: "));
+  expect_error(run({"-m", tiny(), "-p", "a", "-ngl", "many"}), 2, "-ngl many: a number of layers");
+  expect_error(run({"-m", tiny(), "-p", "a", "-ts", "3,x"}), 2, "--tensor-split 3,x: 'x'");
+  expect_error(run({"-m", tiny(), "-p", "a", "--device", "tpu:0"}), 2, "device 'tpu:0'");
+  const std::vector<std::string> rest{"-m", tiny(), "-p", "a the", "-n", "4", "--temp", "0"};
+  const auto with = [&](std::vector<std::string> args) {
+    args.insert(args.end(), rest.begin(), rest.end());
+    const Outcome r = run(args);
+    EXPECT_EQ(r.exit_code, 0) << r.err;
+    return r;
+  };
+  const Outcome none = with({"--device", "none"});
+  EXPECT_THAT(none.err, HasSubstr(" | cpu: "));
+  EXPECT_THAT(none.err, Not(HasSubstr("warning")));
+  EXPECT_THAT(with({"-ngl", "7", "--device", "none"}).err,
+              HasSubstr("infer-cli: warning: -ngl 7: --device none; everything runs on the CPU\n"));
+  if (devices.out.find("\nno GPU: ") == std::string::npos) GTEST_SKIP() << "there is a GPU";
+  const Outcome asked = with({"-ngl", "7"});
+  EXPECT_EQ(asked.out, none.out);
+  EXPECT_THAT(asked.err, HasSubstr("infer-cli: warning: -ngl 7: no GPU ("));
+  EXPECT_THAT(with({}).err, Not(HasSubstr("warning")));
+  EXPECT_EQ(with({}).err.starts_with("no GPU ("),
+            devices.out.find("no GPU: built without CUDA\n") == std::string::npos);
+  expect_error(run({"-m", tiny(), "-p", "a", "--device", "cuda:0"}), 2, "device 'cuda:0': no GPU");
+  expect_error(run({"-m", tiny(), "-p", "a", "--cache-type-k", "bf16"}), 1, "K/V of type bf16/f16");
 }
 
 TEST_F(InferCli, ModelsThatCannotBeRead) {

@@ -154,11 +154,16 @@ TEST_F(Perplexity, AResumedRunEndsWithTheSameBytes) {
     ASSERT_EQ(r.exit_code, 0) << n << ": " << r.err;
     EXPECT_EQ(slurp(path("part.jsonl")), whole) << n;
   }
-  const std::vector<std::vector<std::string>> others = {
-      {"--precise"}, {"-ctk", "f32"}, {"--isa", "generic"}, {"--rope-freq-base", "5000"}};
-  for (std::vector<std::string> more : others) {
+  // What differs is named, and nothing else.
+  const std::vector<std::pair<std::vector<std::string>, std::string>> others = {
+      {{"--precise"}, "precise false instead of true, kv_types \"f16/f16\" instead of \"f32/f32\""},
+      {{"-ctk", "f32"}, "kv_types \"f16/f16\" instead of \"f32/f16\""},
+      {{"--isa", "generic"}, "isa \""},
+      {{"--rope-freq-base", "5000"}, "model_hash \""},
+      {{"--unfused"}, "unfused none instead of true"}};
+  for (auto [more, what] : others) {
     more.insert(more.end(), {"--resume", path("part.jsonl")});
-    expect_error(run_tasks(more), 2, "part.jsonl: is of another run");
+    expect_error(run_tasks(more), 2, "part.jsonl: is of another run: " + what);
   }
   EXPECT_EQ(slurp(path("part.jsonl")), whole);
 }

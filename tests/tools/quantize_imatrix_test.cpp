@@ -72,6 +72,18 @@ TEST_F(QuantizeImatrix, WritesAllMatrices) {
   EXPECT_EQ(must(Imatrix::read(path("c.imatrix"))).entries.size(), 2u * 7u + 1u);
 }
 
+/// As llama-imatrix's users have it in their scripts.
+TEST_F(QuantizeImatrix, LayersForGpusAreOneLine) {
+  const Outcome plain = collect({"-o", path("a.imatrix"), "--chunks", "1"});
+  const Outcome r = collect({"-o", path("b.imatrix"), "--chunks", "1", "-ngl", "99"});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_THAT(r.err, HasSubstr("quantize: warning: -ngl 99: importance matrices are collected on "
+                               "the CPU, no GPU takes part\n"));
+  EXPECT_THAT(plain.err, Not(HasSubstr("warning")));
+  EXPECT_EQ(slurp(path("a.imatrix")), slurp(path("b.imatrix")));
+  expect_error(collect({"-ngl", "many"}), 2, "-ngl many: a number of layers");
+}
+
 TEST_F(QuantizeImatrix, Combines) {
   ASSERT_EQ(collect({"-o", path("one"), "--chunks", "1"}).exit_code, 0);
   ASSERT_EQ(collect({"-o", path("two"), "--chunks", "2"}).exit_code, 0);

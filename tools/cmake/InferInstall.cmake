@@ -67,6 +67,10 @@ foreach(program ${programs})
   infer_install_program(${program})
 endforeach()
 install(EXPORT inferTargets NAMESPACE infer:: DESTINATION ${package_dir})
+set(INFER_CUDA_DEPENDENCY "")
+if(INFER_HAS_CUDA)  # the runtime may be newer than the compiler, not older
+  set(INFER_CUDA_DEPENDENCY "find_dependency(CUDAToolkit ${CUDAToolkit_VERSION_MAJOR}.${CUDAToolkit_VERSION_MINOR})")
+endif()
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/inferConfig.cmake.in ${PROJECT_BINARY_DIR}/inferConfig.cmake
   INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/inferConfigVersion.cmake COMPATIBILITY SameMinorVersion)

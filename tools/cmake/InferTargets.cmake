@@ -4,16 +4,19 @@ add_library(infer::settings ALIAS infer_settings)
 target_compile_features(infer_settings INTERFACE cxx_std_20)
 target_include_directories(infer_settings INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
 # Results must not depend on what the compiler fuses; FMA is written as an intrinsic where it is meant.
-target_compile_options(infer_settings INTERFACE -ffp-contract=off -fno-math-errno)
+# nvcc gets flags of its own (below).
+set(cxx $<NOT:$<COMPILE_LANGUAGE:CUDA>>)
+target_compile_options(infer_settings INTERFACE $<${cxx}:-ffp-contract=off> $<${cxx}:-fno-math-errno>)
 # Warnings and sanitizers are for this build, not for those who link the installed libraries.
 add_library(infer_build_settings INTERFACE)
 target_link_libraries(infer_settings INTERFACE $<BUILD_INTERFACE:infer_build_settings>)
 if(INFER_DEVELOPER)
-  target_compile_options(infer_build_settings INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor)
+  target_compile_options(infer_build_settings INTERFACE
+    "$<${cxx}:-Wall;-Wextra;-Wshadow;-Wnon-virtual-dtor>")
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC 12 sees overlaps in plain std::string concatenation (GCC bug 105651).
     if(CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-      target_compile_options(infer_build_settings INTERFACE -Wno-restrict)
+      target_compile_options(infer_build_settings INTERFACE $<${cxx}:-Wno-restrict>)
     endif()
     # Instrumented code confuses the flow analysis; the plain builds keep the warning.
     if(INFER_SANITIZE)
@@ -22,11 +25,11 @@ if(INFER_DEVELOPER)
   endif()
 endif()
 if(INFER_WERROR)
-  target_compile_options(infer_build_settings INTERFACE -Werror)
+  target_compile_options(infer_build_settings INTERFACE $<${cxx}:-Werror>)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # These judge code after inlining and are wrong too often to stop a build; they are still shown.
-    target_compile_options(infer_build_settings INTERFACE -Wno-error=array-bounds -Wno-error=stringop-overflow
-      -Wno-error=stringop-overread -Wno-error=maybe-uninitialized)
+    target_compile_options(infer_build_settings INTERFACE
+      "$<${cxx}:-Wno-error=array-bounds;-Wno-error=stringop-overflow;-Wno-error=stringop-overread;-Wno-error=maybe-uninitialized>")
   endif()
 endif()
 if(INFER_SANITIZE)
@@ -38,6 +41,15 @@ if(INFER_SANITIZE)
     target_compile_options(infer_build_settings INTERFACE -fno-sanitize=null,object-size,vptr)
   endif()
 endif()
+
+# Flags of nvcc for a target with kernels.
+function(infer_cuda_compile_options target)
+  set(warnings "")
+  if(INFER_WERROR)
+    set(warnings -Werror=all-warnings)
+  endif()
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${warnings}>")
+endfunction()
 
 # Sets <out> to the names among ARGN that are infer::* targets not in this build (INFER_BASE_ONLY leaves many out).
 function(infer_absent_targets out)
@@ -63,10 +75,10 @@ function(infer_add_library name)
   set_property(GLOBAL APPEND PROPERTY INFER_LIBRARIES infer_${name})
 endfunction()
 
-# Under sanitizers what is tested is optimised; tests and programs around it need to compile fast.
+# What is tested is optimised; the tests around it, and the tools where sanitizers slow all down, need to compile fast.
 function(infer_compile_fast name)
-  if(INFER_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    target_compile_options(${name} PRIVATE -Og)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(${name} PRIVATE $<$<NOT:$<CONFIG:Debug>>:-Og>)
   endif()
 endfunction()
 
@@ -79,7 +91,9 @@ function(infer_add_tool name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE infer::settings ${ARG_DEPENDS})
-  infer_compile_fast(${name})
+  if(INFER_SANITIZE)
+    infer_compile_fast(${name})
+  endif()
   set_property(GLOBAL APPEND PROPERTY INFER_TOOLS ${name})
 endfunction()
 
@@ -97,7 +111,10 @@ function(infer_add_test name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE infer::settings ${ARG_DEPENDS} GTest::gmock GTest::gtest_main)
-  infer_compile_fast(${name})
+  if(INFER_SANITIZE OR NOT "ops" IN_LIST ARG_LABELS)  # those compute their references
+    infer_compile_fast(${name})
+    target_precompile_headers(${name} REUSE_FROM infer_test_headers)
+  endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
     WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})

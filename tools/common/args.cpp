@@ -5,6 +5,8 @@
 #include <exception>
 #include <iostream>
 
+#include <CLI/CLI.hpp>
+
 #include "tools/common/docs/command_doc.h"
 
 namespace infer::tools {

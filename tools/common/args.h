@@ -4,9 +4,11 @@
 #include <string_view>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "core/base/result.h"
+
+namespace CLI {
+class App;
+}
 
 namespace infer::tools {
 

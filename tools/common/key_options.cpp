@@ -1,5 +1,7 @@
 #include "tools/common/key_options.h"
 
+#include <CLI/CLI.hpp>
+
 #include "core/base/error.h"
 #include "gguf/overrides.h"
 

@@ -1,8 +1,10 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include "tools/common/model_options.h"
+
+namespace CLI {
+class App;
+}
 
 namespace infer::tools {
 

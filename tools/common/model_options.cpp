@@ -7,6 +7,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
+#include <utility>
+
+#include <CLI/CLI.hpp>
 
 #include "core/base/error.h"
 #include "core/base/quant_types.h"
@@ -52,11 +56,11 @@ Result<std::string> model_path(const ModelOptions& options) {
 Result<DType> kv_dtype(const char* flag, const std::string& name, bool precise) {
   if (name.empty()) return precise ? DType::kF32 : DType::kF16;
   const auto type = dtype_from_name(name);
-  for (const DType known : {DType::kF16, DType::kF32, DType::kQ8_0, DType::kQ4_0}) {
+  for (const DType known : {DType::kF16, DType::kBF16, DType::kF32, DType::kQ8_0, DType::kQ4_0}) {
     if (type == known) return known;
   }
-  return make_error(ErrorCode::kInvalidArgument, "{} = {}: known are f16, f32, q8_0, q4_0", flag,
-                    name);
+  return make_error(ErrorCode::kInvalidArgument, "{} = {}: known are f16, bf16, f32, q8_0, q4_0",
+                    flag, name);
 }
 
 Result<std::shared_ptr<const model::Model>> open_model(const std::string& path,
@@ -95,6 +99,55 @@ Result<void> load_adapters(const ModelOptions& options, EngineOptions* engine) {
   return {};
 }
 
+/// A bar on a terminal; a line that comes while it is there takes its place.
+void report_to_stderr(std::string_view program, EngineOptions* engine) {
+  const auto bar = std::make_shared<bool>(false);
+  const auto clear_bar = [bar] {
+    if (std::exchange(*bar, false)) std::fprintf(stderr, "\r%*s\r", kBarWidth + 20, "");
+  };
+  if (isatty(STDERR_FILENO) != 0) {
+    engine->progress = [bar](int64_t done, int64_t all) {
+      *bar = done < all;
+      draw_progress(done, all);
+    };
+  }
+  engine->inform = [clear_bar](const std::string& line) {
+    clear_bar();
+    std::fprintf(stderr, "%s\n", line.c_str());
+  };
+  engine->warn = [program, clear_bar](const std::string& line) {
+    clear_bar();
+    std::fprintf(stderr, "%.*s: warning: %s\n", static_cast<int>(program.size()), program.data(),
+                 line.c_str());
+  };
+}
+
+Result<std::vector<std::unique_ptr<runtime::Backend>>> open_backends(const ModelOptions& options,
+                                                                     EngineOptions* engine) {
+  BackendOptions backend{.n_threads = options.n_threads,
+                         .n_threads_batch = options.n_threads_batch,
+                         .isa = options.isa,
+                         .pin = !options.no_pin,
+                         .huge_pages = !options.no_hugepages,
+                         .lock_memory = options.mlock,
+                         .numa = options.numa};
+  INFER_TRY(apply_device_options(options.device, engine, &backend));
+  if (engine->tap != nullptr) {
+    backend.gpus = false;
+    if (const std::string line = tap_warning(options.device); !line.empty()) engine->warn(line);
+  }
+  GpuAbsence absence;
+  INFER_ASSIGN(auto backends, make_backends(backend, &absence));
+  if (const std::string line = no_gpu_warning(options.device, absence); !line.empty())
+    engine->warn(line);
+  if (const std::string line = no_gpu_note(options.device, absence); !line.empty())
+    engine->inform(line);
+  for (const std::string& line : absence.left_out) {
+    if (absence.why.empty()) engine->warn(line + ": left out");
+  }
+  return backends;
+}
+
 }  // namespace
 
 std::string models_dir() {
@@ -120,11 +173,14 @@ void add_model_options(CLI::App& app, ModelOptions* o) {
       ->check(threads);
   app.add_option("--isa", o->isa,
                  "CPU level: generic, avx2, avx512; default: the best but avx512, which is new");
+  add_device_options(app, &o->device);
   app.add_option("--cache-type-k", o->type_k,
-                 "type of the K cache: f16, f32, q8_0, q4_0; default: f16, with --precise f32 "
+                 "type of the K cache: f16, f32, q8_0, q4_0, on GPUs bf16; default: f16, with "
+                 "--precise f32 "
                  "(also -ctk)");
   app.add_option("--cache-type-v", o->type_v,
-                 "type of the V cache: f16, f32, q8_0, q4_0; default: f16, with --precise f32 "
+                 "type of the V cache: f16, f32, q8_0, q4_0, on GPUs bf16; default: f16, with "
+                 "--precise f32 "
                  "(also -ctv)");
   app.add_option("--kv-mem", o->kv_mem_mib, "limit of the K/V cache in MiB; 0: what -c needs")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
@@ -154,7 +210,10 @@ void add_model_options(CLI::App& app, ModelOptions* o) {
 }
 
 std::vector<Alias> model_aliases() {
-  return {{"-tb", "--threads-batch"}, {"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"}};
+  std::vector<Alias> all = device_aliases();
+  all.insert(all.end(),
+             {{"-tb", "--threads-batch"}, {"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"}});
+  return all;
 }
 
 Result<LoadedModel> load_model(std::string_view program, const ModelOptions& options) {
@@ -164,30 +223,16 @@ Result<LoadedModel> load_model(std::string_view program, const ModelOptions& opt
   INFER_ASSIGN(engine.type_v, kv_dtype("--cache-type-v", options.type_v, engine.precise));
   engine.prefix_cache = !options.no_prefix_cache;
   engine.kv_mem_bytes = options.kv_mem_mib << 20;
-  if (isatty(STDERR_FILENO) != 0) engine.progress = draw_progress;
+  report_to_stderr(program, &engine);
   if (const int most = suggested_threads();
       std::max(options.n_threads, options.n_threads_batch) > most) {
-    std::fprintf(stderr,
-                 "%.*s: warning: more threads than the %d that this process can use at once\n",
-                 static_cast<int>(program.size()), program.data(), most);
+    engine.warn(fmt::format("more threads than the {} that this process can use at once", most));
   }
-
-  engine.warn = [program](const std::string& line) {
-    std::fprintf(stderr, "%.*s: warning: %s\n", static_cast<int>(program.size()), program.data(),
-                 line.c_str());
-  };
   if (!options.numa.empty() && numa_nodes() == 1)
     engine.warn("--numa " + options.numa + ": this machine has one node, nothing to do");
 
   LoadedModel loaded;
-  const BackendOptions backend{.n_threads = options.n_threads,
-                               .n_threads_batch = options.n_threads_batch,
-                               .isa = options.isa,
-                               .pin = !options.no_pin,
-                               .huge_pages = !options.no_hugepages,
-                               .lock_memory = options.mlock,
-                               .numa = options.numa};
-  INFER_ASSIGN(loaded.backends, make_backends(backend));
+  INFER_ASSIGN(loaded.backends, open_backends(options, &engine));
   INFER_ASSIGN(std::vector<gguf::KeyOverride> overrides, key_overrides(options));
   INFER_ASSIGN(auto model, open_model(path, options, std::move(overrides)));
   INFER_TRY(load_adapters(options, &engine));

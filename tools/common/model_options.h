@@ -6,12 +6,15 @@
 #include <utility>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "backends/registry.h"
 #include "core/engine.h"
 #include "gguf/reader.h"
 #include "tools/common/args.h"
+#include "tools/common/device_options.h"
+
+namespace CLI {
+class App;
+}
 
 /// Flags that every program with a model has, and the way from them to an engine.
 namespace infer::tools {
@@ -21,6 +24,7 @@ struct ModelOptions {
   int n_threads = 0;        ///< -t
   int n_threads_batch = 0;  ///< -tb
   std::string isa;          ///< --isa
+  DeviceOptions device;
   bool no_mmap = false;
   bool no_pin = false;
   bool no_prefix_cache = false;
@@ -51,7 +55,8 @@ struct LoadedModel {
   std::vector<std::unique_ptr<runtime::Backend>> backends;
   std::unique_ptr<Engine> engine;
 };
-/// Shows a progress bar on a terminal's stderr. Warnings go to stderr as "<program>: warning: ...".
+/// Shows a progress bar on a terminal's stderr. Warnings go to stderr as "<program>: warning: ...",
+/// and where GPUs take part what goes where, a line a device.
 Result<LoadedModel> load_model(std::string_view program, const ModelOptions& options);
 
 /// Where ./demo puts models: $INFER_MODELS, else ${XDG_CACHE_HOME:-~/.cache}/infer/models.

@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include <CLI/CLI.hpp>
+
 #include "tools/common/escapes.h"
 
 namespace infer::tools {

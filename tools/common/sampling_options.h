@@ -3,10 +3,12 @@
 #include <cstdint>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "core/text/sampler_params.h"
 #include "tools/common/args.h"
+
+namespace CLI {
+class App;
+}
 
 /// Flags that every program that draws tokens has, spelled as llama.cpp spells them.
 namespace infer::tools {

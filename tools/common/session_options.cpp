@@ -8,6 +8,8 @@
 #include <cstring>
 #include <filesystem>
 
+#include <CLI/CLI.hpp>
+
 #include "core/base/error.h"
 
 namespace infer::tools {

@@ -3,9 +3,11 @@
 #include <memory>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "core/engine.h"
+
+namespace CLI {
+class App;
+}
 
 /// --prompt-cache and its kin, as llama.cpp spells them.
 namespace infer::tools {

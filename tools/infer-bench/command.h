@@ -2,9 +2,11 @@
 
 #include <functional>
 
-#include <CLI/CLI.hpp>
-
 #include "core/base/result.h"
+
+namespace CLI {
+class App;
+}
 
 namespace infer::tools {
 

@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include <CLI/CLI.hpp>
+
 #include "core/base/error.h"
 #include "core/eval/stats.h"
 #include "tools/infer-bench/command.h"

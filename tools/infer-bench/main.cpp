@@ -2,6 +2,8 @@
 #include <exception>
 #include <vector>
 
+#include <CLI/CLI.hpp>
+
 #include "tools/common/args.h"
 #include "tools/common/model_options.h"
 #include "tools/infer-bench/command.h"

@@ -2,6 +2,8 @@
 
 #include <memory>
 
+#include <CLI/CLI.hpp>
+
 #include "backends/cpu/bench/roofline.h"
 #include "core/base/error.h"
 #include "core/base/quant_types.h"

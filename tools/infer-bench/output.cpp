@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include <CLI/CLI.hpp>
+
 #include "core/base/error.h"
 #include "core/eval/stats.h"
 

@@ -3,10 +3,13 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "core/base/result.h"
+
+namespace CLI {
+class App;
+}
 
 namespace infer::tools {
 

@@ -2,6 +2,8 @@
 
 #include <memory>
 
+#include <CLI/CLI.hpp>
+
 #include "core/base/error.h"
 #include "core/eval/stats.h"
 #include "tools/infer-bench/command.h"

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include <CLI/CLI.hpp>
+
 #include "core/base/error.h"
 #include "core/eval/stats.h"
 #include "core/model/model.h"
@@ -183,7 +185,7 @@ Result<void> run_model(RunArgs& args) {
   std::fprintf(stderr, "%s\n", engine.summary().c_str());
   report.model = engine.model().file().path();
   report.n_threads = args.model.n_threads > 0 ? args.model.n_threads : suggested_threads();
-  report.backend = loaded.backends.front()->describe().name;
+  report.backend = device_names(engine);
   split_description(engine.model().description(), &report);
   for (const BenchTest& test : tests) {
     INFER_ASSIGN(Speed speed, run_test(engine, test, args.n_rep, args.seed));
@@ -203,6 +205,7 @@ void add_model_flags(CLI::App& sub, ModelOptions* o) {
       ->capture_default_str();
   sub.add_option("--isa", o->isa,
                  "CPU level: generic, avx2, avx512; default: the best but avx512, which is new");
+  add_device_options(sub, &o->device);
   sub.add_option("--cache-type-k", o->type_k,
                  "type of the K cache; default: f16, with --precise f32 (also -ctk)");
   sub.add_option("--cache-type-v", o->type_v,

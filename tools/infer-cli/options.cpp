@@ -4,6 +4,8 @@
 
 #include <charconv>
 
+#include <CLI/CLI.hpp>
+
 #include "core/base/error.h"
 #include "tools/common/escapes.h"
 #include "tools/infer-cli/text_input.h"

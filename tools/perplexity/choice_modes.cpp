@@ -136,6 +136,18 @@ Result<Json> adapters_json(const ModelOptions& options) {
   return list;
 }
 
+/// Of those that compute: "NVIDIA GeForce RTX 4090, sm_89, 23.6 GiB".
+std::vector<std::string> gpus_of(const LoadedModel& loaded) {
+  std::vector<std::string> gpus;
+  for (const auto& backend : loaded.backends) {
+    const runtime::DeviceInfo info = backend->describe();
+    const auto& stages = loaded.engine->stages();
+    if (info.is_gpu && std::ranges::find(stages, info.name, &StageInfo::device) != stages.end())
+      gpus.push_back(info.description);
+  }
+  return gpus;
+}
+
 /// What makes two runs the same run, everything that numbers depend on: the first line of its file.
 Result<std::string> run_header(const PerplexityArgs& args, const Job& job,
                                const LoadedModel& loaded) {
@@ -154,7 +166,13 @@ Result<std::string> run_header(const PerplexityArgs& args, const Job& job,
       {"n_ctx", engine.n_ctx()},
       {"precise", args.model.engine.precise},
       {"kv_types", type_or_default(args.model.type_k) + "/" + type_or_default(args.model.type_v)},
-      {"isa", loaded.backends.front()->describe().isa}};
+      {"isa", isa_names(engine)}};
+  if (const auto gpus = gpus_of(loaded); !gpus.empty()) {
+    run["gpus"] = gpus;
+    // Their kernels depend on how many rows a step has.
+    run["n_batch"] = args.model.engine.n_batch;
+    run["n_parallel"] = args.n_parallel;
+  }
   if (args.model.engine.unfused) run["unfused"] = true;
   INFER_ASSIGN(Json adapters, adapters_json(args.model));
   if (!adapters.empty()) run["lora"] = std::move(adapters);

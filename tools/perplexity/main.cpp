@@ -3,6 +3,8 @@
 #include <stop_token>
 #include <string>
 
+#include <CLI/CLI.hpp>
+
 #include "tools/common/args.h"
 #include "tools/common/interrupt.h"
 #include "tools/perplexity/choice_modes.h"

@@ -2,6 +2,8 @@
 
 #include <filesystem>
 
+#include <CLI/CLI.hpp>
+
 #include "core/base/error.h"
 
 namespace infer::tools {

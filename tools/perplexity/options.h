@@ -4,11 +4,13 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "core/base/result.h"
 #include "tools/common/args.h"
 #include "tools/common/model_options.h"
+
+namespace CLI {
+class App;
+}
 
 namespace infer::tools {
 

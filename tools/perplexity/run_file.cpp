@@ -9,9 +9,42 @@
 #include <string_view>
 #include <utility>
 
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
 #include "core/base/error.h"
 
 namespace infer::tools {
+
+namespace {
+
+/// "isa \"avx2\" instead of \"sm_86\"" of what two runs' first lines say differently; the lines
+/// themselves where one is none.
+std::string differences(const std::string& have, const std::string& want) {
+  const auto run_of = [](const std::string& header) {
+    const auto line = nlohmann::ordered_json::parse(header, nullptr, false);
+    return line.is_object() ? line.value("run", nlohmann::ordered_json()) : line;
+  };
+  const auto a = run_of(have), b = run_of(want);
+  std::string text;
+  const auto add = [&](const std::string& key, const std::string& x, const std::string& y) {
+    text += fmt::format("{}{} {} instead of {}", text.empty() ? "" : ", ", key, x, y);
+  };
+  const auto shown = [](const nlohmann::ordered_json& run, const std::string& key) {
+    constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
+    return run.contains(key) ? run[key].dump(-1, ' ', false, kReplace) : "none";
+  };
+  if (!a.is_object() || !b.is_object()) return fmt::format("{} instead of {}", have, want);
+  for (const auto& [key, value] : a.items()) {
+    if (!b.contains(key) || b[key] != value) add(key, shown(a, key), shown(b, key));
+  }
+  for (const auto& [key, value] : b.items()) {
+    if (!a.contains(key)) add(key, shown(a, key), shown(b, key));
+  }
+  return text.empty() ? fmt::format("{} instead of {}", have, want) : text;
+}
+
+}  // namespace
 
 RunLog::RunLog(RunLog&& other) noexcept
     : path_(std::move(other.path_)),
@@ -47,9 +80,8 @@ Result<RunLog> RunLog::open(const std::string& path, const std::string& header) 
   if (begun) {
     INFER_ASSIGN(eval::RunFile run, eval::read_run(path));
     if (run.header != header) {
-      return make_error(ErrorCode::kInvalidArgument,
-                        "--resume {}: is of another run: {} instead of {}", path, run.header,
-                        header);
+      return make_error(ErrorCode::kInvalidArgument, "--resume {}: is of another run: {}", path,
+                        differences(run.header, header));
     }
     log.before_ = std::move(run.results);
     n_bytes = run.n_bytes;

@@ -17,6 +17,8 @@
 #include <string>
 #include <utility>
 
+#include <CLI/CLI.hpp>
+
 #include "core/base/error.h"
 #include "core/eval/imatrix_collect.h"
 #include "gguf/reader.h"
@@ -243,7 +245,7 @@ Result<void> add_sums(const runtime::ActivationTap& tap, quantize::Imatrix* imat
 }
 
 std::vector<Alias> imatrix_aliases() {
-  return {{"-tb", "--threads-batch"}, {"-ofreq", "--output-frequency"}};
+  return {{"-tb", "--threads-batch"}, {"-ofreq", "--output-frequency"}, {"-ngl", "--gpu-layers"}};
 }
 
 ImatrixCommand add_imatrix_command(CLI::App& app) {
@@ -283,6 +285,9 @@ ImatrixCommand add_imatrix_command(CLI::App& app) {
   sub->add_flag("--fast", args->fast,
                 "8-bit activations and f16 K/V, as models usually run; default: f32");
   sub->add_flag("--no-ppl", args->no_ppl, "as llama-imatrix has it; no perplexity is computed");
+  sub->add_option("--gpu-layers,--n-gpu-layers", args->model.device.gpu_layers,
+                  "as llama-imatrix has it; the CPU computes (also -ngl)")
+      ->type_name("N|auto|all");
   sub->add_option("--isa", args->model.isa,
                   "CPU level: generic, avx2, avx512; default: the best but avx512, which is new");
   sub->add_flag("--no-mmap", args->model.no_mmap, "read the model instead of mapping it");

@@ -3,11 +3,13 @@
 #include <functional>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "core/runtime/activation_tap.h"
 #include "quantize/imatrix.h"
 #include "tools/common/args.h"
+
+namespace CLI {
+class App;
+}
 
 namespace infer::tools {
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "core/base/error.h"
 #include "core/base/output_file.h"

@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <system_error>
 
+#include <CLI/CLI.hpp>
+
 #include "core/base/error.h"
 #include "gguf/describe.h"
 #include "gguf/overrides.h"

@@ -3,11 +3,13 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "core/base/result.h"
 #include "gguf/reader.h"
 #include "quantize/recipe.h"
+
+namespace CLI {
+class App;
+}
 
 /// What quantize is asked to do, spelled as llama.cpp spells it.
 namespace infer::tools {

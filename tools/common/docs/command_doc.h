@@ -3,7 +3,9 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
+namespace CLI {
+class App;
+}
 
 /// Shell completions and man pages from the flags that a program declares, so that they never say
 /// anything else than its --help.
