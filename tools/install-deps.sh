@@ -11,7 +11,7 @@ build="g++ cmake ninja-build pkg-config ca-certificates python3 python3-pip
     libspdlog-dev libfmt-dev libcli11-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev libhwloc-dev libedit-dev zlib1g-dev
     libgtest-dev libgmock-dev"
 # ./check as well.
-check="$build binutils libsimde-dev"
+check="$build binutils libsimde-dev libboost-context1.81-dev"
 # ./check --all as well: sanitizers come with g++.
 all="$check clang-14 clang libclang-rt-14-dev clang-format-14 clang-tidy-14 qemu-user-static"
 # The aarch64 preset.

@@ -18,9 +18,23 @@ ISA_FLAGS = {
                                     "-mf16c"]),
     "kernels/cpu/neon/": ("aarch64", ["-march=armv8.2-a+fp16+dotprod"]),
 }
+# Folders whose headers need the CUDA toolkit's (and Boost.Context's): left out where those are not installed.
+CUDA_FOLDERS = ("kernels/cuda/", "backends/cuda/", "tests/cuda_on_cpu/")
+
+
+def cuda_flags():
+    for root in (os.environ.get("CUDA_HOME"), "/usr/local/cuda"):
+        include = os.path.join(root or "", "include")
+        if os.path.isfile(os.path.join(include, "cuda_runtime.h")):
+            has_fibers = os.path.isfile("/usr/include/boost/context/detail/fcontext.hpp")
+            # nvcc's "#pragma unroll" says nothing to g++.
+            return ["-isystem", include, "-Wno-unknown-pragmas"] if has_fibers else None
+    return None
 
 
 def flags_of(path, machine):
+    if path.startswith(CUDA_FOLDERS):
+        return cuda_flags()
     for prefix, (cpu, flags) in ISA_FLAGS.items():
         if path.startswith(prefix):
             return flags if machine.startswith(cpu) else None
@@ -60,7 +74,7 @@ def main():
     root, compiler, work = sys.argv[1:4]
     os.makedirs(work, exist_ok=True)
     machine = subprocess.run([compiler, "-dumpmachine"], capture_output=True, text=True, check=True).stdout
-    jobs = [(path, flags_of(path, machine)) for path in sources.files(root, (".h",))]
+    jobs = [(path, flags_of(path, machine)) for path in sources.files(root, (".h", ".cuh"))]
     jobs = [(path, flags) for path, flags in jobs if flags is not None]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 2) as pool:
         results = pool.map(lambda job: compile_alone(root, compiler, work, *job), jobs)

@@ -34,6 +34,7 @@ LAYERS = (
      ("core/base/", "core/model/", "core/text/", "gguf/", "kernels/cpu/", "quantize/")),
     ("quantize", ("quantize/",), ("core/base/", "gguf/", "kernels/cpu/")),
     ("tools/common", ("tools/common/",), ("core/", "gguf/", "backends/", "quantize/")),
+    ("tools/gpu-report", ("tools/gpu-report/",), ("core/base/", "kernels/cuda/")),  # times kernels, nothing above them
     ("tools", ("tools/",), ("core/", "gguf/", "backends/", "quantize/", "tools/common/")),
     ("tests", ("tests/",), ("core/", "gguf/", "kernels/", "backends/", "quantize/", "tools/")),
 )

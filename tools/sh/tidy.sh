@@ -25,9 +25,9 @@ cd "$root"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' HUP INT TERM
-# Files of this build, newest first. GCC's flags that clang does not know are no findings.
+# Files of this build, newest first; kernels for GPUs are nvcc's to judge. GCC's flags that clang does not know are no findings.
 grep -o '"file": "[^"]*"' "$build/compile_commands.json" | cut -d'"' -f4 | grep "^$root/" |
-    grep -v -e "^$root/build/" -e "^$root/tests/" |
+    grep -v -e "^$root/build/" -e "^$root/tests/" -e '[.]cu$' |
     sort -u | xargs ls -t >"$work/files"
 total=$(wc -l <"$work/files")
 export root build tidy work

@@ -1,0 +1,1 @@
+// Nothing: only its precompiled headers are used.
