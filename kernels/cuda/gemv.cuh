@@ -3,6 +3,7 @@
 #include "kernels/cuda/gemv_act.cuh"
 #include "kernels/cuda/gemv_rows.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/weight_types.h"
 
 /// Products of few rows, bound by the bytes of the weights. `lanes` neighbours share a row of
 /// weights and take its units in turns; the loads of the next kDepth turns are always under way,
@@ -301,6 +302,26 @@ cudaError_t launch_rows(const Launch& what, Params p, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(n_block), static_cast<unsigned>(what.n_expert));
   return cuda::launch(gemv_kernel<W, kRows, kF32, kDepth, kBlocks>, grid, kThreads,
                       static_cast<size_t>(shared_bytes(kRows, p.chunk, kF32)), stream, p);
+}
+
+/// Rows that kernels are compiled for, ascending. The last takes more in passes.
+template <int... kRows>
+struct RowCounts {};
+
+template <DType kType, bool kF32, int kRows, int... kMore>
+cudaError_t launch_m(RowCounts<kRows, kMore...>, const Launch& what, const Params& p,
+                     cudaStream_t stream) {
+  if constexpr (sizeof...(kMore) > 0) {
+    if (what.m > kRows) return launch_m<kType, kF32>(RowCounts<kMore...>{}, what, p, stream);
+  }
+  return launch_rows<kType, kRows, kF32>(what, p, stream);
+}
+
+template <bool kF32, class Types, int... kRows>
+cudaError_t launch_type(Types types, RowCounts<kRows...> rows, const Launch& what, const Params& p,
+                        cudaStream_t stream) {
+  return with_type(types, what.type,
+                   [&]<DType kType>() { return launch_m<kType, kF32>(rows, what, p, stream); });
 }
 
 }  // namespace infer::cuda::gemv

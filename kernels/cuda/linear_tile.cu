@@ -2,6 +2,7 @@
 #include "kernels/cuda/gemv_rows.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/linear_items.h"
+#include "kernels/cuda/weight_types.h"
 
 /// Products of many rows in f32: a block has 64 rows of x and 32 of weights, of which 128 columns
 /// at a time lie in shared memory as f32; a thread sums 4 x 2 outputs, k in sequence.
@@ -108,40 +109,8 @@ cudaError_t launch_tiles(Params p, cudaStream_t stream) {
 }
 
 static cudaError_t launch_tiles(DType type, const Params& p, cudaStream_t stream) {
-  switch (type) {
-    case DType::kF32:
-      return launch_tiles<DType::kF32>(p, stream);
-    case DType::kF16:
-      return launch_tiles<DType::kF16>(p, stream);
-    case DType::kBF16:
-      return launch_tiles<DType::kBF16>(p, stream);
-    case DType::kQ4_0:
-      return launch_tiles<DType::kQ4_0>(p, stream);
-    case DType::kQ4_1:
-      return launch_tiles<DType::kQ4_1>(p, stream);
-    case DType::kQ5_0:
-      return launch_tiles<DType::kQ5_0>(p, stream);
-    case DType::kQ5_1:
-      return launch_tiles<DType::kQ5_1>(p, stream);
-    case DType::kQ8_0:
-      return launch_tiles<DType::kQ8_0>(p, stream);
-    case DType::kQ2_K:
-      return launch_tiles<DType::kQ2_K>(p, stream);
-    case DType::kQ3_K:
-      return launch_tiles<DType::kQ3_K>(p, stream);
-    case DType::kQ4_K:
-      return launch_tiles<DType::kQ4_K>(p, stream);
-    case DType::kQ5_K:
-      return launch_tiles<DType::kQ5_K>(p, stream);
-    case DType::kQ6_K:
-      return launch_tiles<DType::kQ6_K>(p, stream);
-    case DType::kIQ4_NL:
-      return launch_tiles<DType::kIQ4_NL>(p, stream);
-    case DType::kIQ4_XS:
-      return launch_tiles<DType::kIQ4_XS>(p, stream);
-    default:
-      return cudaErrorInvalidValue;
-  }
+  return with_type(FloatTypes{} + LegacyTypes{} + KTypes{}, type,
+                   [&]<DType kType>() { return launch_tiles<kType>(p, stream); });
 }
 
 }  // namespace gemv

@@ -67,10 +67,6 @@ void LinearRun::set_x(int row, float value) {
             cudaSuccess);
 }
 
-void LinearRun::set_n_live(int n) {
-  EXPECT_EQ(cudaMemcpy(impl_->n_live->data(), &n, sizeof(n), cudaMemcpyHostToDevice), cudaSuccess);
-}
-
 std::vector<std::vector<float>> LinearRun::run(Kernel kernel) const {
   const Impl& s = *impl_;
   const LinearCase& c = s.c;
@@ -146,6 +142,22 @@ void LinearRun::check(Kernel kernel) const {
   ASSERT_EQ(out.size(), expected.size());
   for (size_t i = 0; i < out.size(); ++i)
     expect_near(out[i], expected[i], kUntouched, name() + " item " + std::to_string(i));
+}
+
+void LinearRun::check_wrong_live_rows(Kernel kernel) const {
+  const auto set_n_live = [&](int n) {
+    EXPECT_EQ(cudaMemcpy(impl_->n_live->data(), &n, sizeof(n), cudaMemcpyHostToDevice),
+              cudaSuccess);
+  };
+  for (const int n_live : {impl_->c.m + 1, 1 << 30}) {
+    set_n_live(n_live);
+    check(kernel);
+  }
+  set_n_live(-1);
+  for (const auto& out : run(kernel)) {
+    for (const float v : out) EXPECT_EQ(v, kUntouched);
+  }
+  set_n_live(impl_->c.live);
 }
 
 }  // namespace infer::cuda::test

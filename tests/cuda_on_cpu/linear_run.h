@@ -38,8 +38,8 @@ class LinearRun {
   std::string name() const;
   /// Row of x overwritten on the device.
   void set_x(int row, float value);
-  /// The number of live rows that the device has, instead of the case's.
-  void set_n_live(int n);
+  /// More live rows than there are count as all, less than none as none.
+  void check_wrong_live_rows(Kernel kernel) const;
 
  private:
   struct Impl;
