@@ -61,6 +61,10 @@ std::string lacking_avx512(const CpuFeatures& c) {
                  {c.avx512vl, "avx512vl"},
                  {c.avx512_vnni, "avx512_vnni"}});
 }
+void install_avx512(CpuKernels& t) {
+  avx512::install_attention(t);
+  avx512::install_linear(t);
+}
 #endif
 
 constexpr IsaLevel kLevels[] = {
@@ -69,7 +73,7 @@ constexpr IsaLevel kLevels[] = {
     {"avx2", lacking_avx2, install_avx2},
 #endif
 #if defined(INFER_KERNELS_AVX512)
-    {"avx512", lacking_avx512, avx512::install_linear},
+    {"avx512", lacking_avx512, install_avx512},
 #endif
 };
 

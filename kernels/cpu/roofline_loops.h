@@ -20,7 +20,7 @@ struct RooflineArgs {
 /// so that a test can see that the work was done. Long runs wrap (8-bit) or round (f32), which
 /// changes nothing about the speed.
 struct RooflineLoop {
-  enum class Kind : uint8_t { kF32, kInt8 };
+  enum class Kind : uint8_t { kF32, kInt8, kInt4 /* only with u8 of at most 15 */ };
   const char* name = "";    ///< "f32_fma", "int8_maddubs", ...
   const char* recipe = "";  ///< the instructions, for people
   Kind kind = Kind::kF32;

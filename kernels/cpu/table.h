@@ -35,6 +35,7 @@ struct LinearArgs {
   int64_t out_stride = 0;  ///< floats
   std::byte* scratch =
       nullptr;  ///< scratch_bytes(k), 64-byte aligned, private to the calling thread
+  int64_t l2_bytes = 256 * 1024;  ///< of the thread's core: how many rows are a block, no bits
 };
 
 struct LinearKernel {
@@ -101,7 +102,7 @@ struct KvStoreArgs {
   int64_t n_head = 0;
 };
 
-/// Attention of up to kAttnRows query rows of one sequence against one KV head, over spans
+/// Attention of up to attn_rows(group) query rows of one sequence against one KV head, over spans
 /// [span_begin, span_end). Row i (at slot q_slot[i]) sees slots s with  s <= q_slot[i]  and, if
 /// window > 0,  s > q_slot[i] - window. logits = softcap(q.k * scale) + alibi_slope[head] * (s -
 /// q_slot[i]).
@@ -128,7 +129,12 @@ struct AttnArgs {
   std::byte* scratch =
       nullptr;  ///< attn_scratch_bytes(...), 64-byte aligned, private to the thread
 };
-inline constexpr int64_t kAttnRows = 8;
+/// Rows of a call at most, by query heads a KV head: enough (row, head) pairs to share what it
+/// takes to bring K and V to f32, and not more states than a second-level cache holds.
+[[gnu::always_inline]] constexpr int64_t attn_rows(int64_t group) {
+  return group >= 8 ? 16 : group >= 3 ? 32 : 64;
+}
+inline constexpr int64_t kAttnRows = attn_rows(1);  ///< for any group
 
 struct LogitStats {
   float max = 0.0f;

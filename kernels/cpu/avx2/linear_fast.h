@@ -17,7 +17,13 @@
 //   4 bits: 8 steps of 2 * 15 * 127 = 30480;  5 bits: 4 steps of 2 * 31 * 127 = 31496;
 //   6 bits: 2 steps of 2 * 63 * 127 = 32004;  8 bits (signed): |w| up to 128, 1 step of
 //   2 * 128 * 127 = 32512; all < 32768.
+// Several rows (linear_gemm.h) start at -c times the activations, so that only the last value of a
+// lane counts, 16-bit additions being exact modulo 2^16:  |q - c| <= c, hence 16 * 16 * 127 = 32512
+// for 5 bits around 16 in one sum, 8 * 32 * 127 = 32512 for 6 bits around 32 in each of two; a
+// single product of two stays below 2 * 63 * 127, so vpmaddubsw does not saturate.
 #include "kernels/cpu/avx2/linear_act.h"
+#include "kernels/cpu/avx2/linear_gemm.h"
+#include "kernels/cpu/avx2/linear_gemv.h"
 #include "kernels/cpu/avx2/linear_precise.h"
 #include "kernels/cpu/avx2/linear_vec.h"
 #include "kernels/cpu/generic/linear_act.h"
@@ -34,168 +40,19 @@ struct FastScales {
   __m256i mul_hi;  ///< of quads 4..7
 };
 
-/// Types with a minimum for each half of 32 elements: mins() gives them as i16 pairs a lane, and
-/// scales().neg_min is their common factor, negated.
-template <class T>
-concept SplitMin = requires(const uint8_t* unit) {
-  T::mins(unit, 0);
-};
-
-[[gnu::always_inline]] inline const ActBlock* act_row(const ActBlock* x, int64_t stride_bytes,
-                                                      int r) {
-  return reinterpret_cast<const ActBlock*>(reinterpret_cast<const std::byte*>(x) +
-                                           r * stride_bytes);
-}
-
-/// t[r] = integer sums of one block, for unsigned levels. kStep vectors (of two quads each) fit
-/// into 16 bits.
-template <class T, int kRows>
-[[gnu::always_inline]] inline void sums_unsigned(const uint8_t* unit, int sub, const FastScales& s,
-                                                 const ActBlock* x, int64_t x_stride, __m256i* t) {
-  constexpr int kStep = T::kBits <= 4 ? 4 : 2;
-  unrolled<4 / kStep>([&](auto step) __attribute__((always_inline)) {
-    __m256i lo16[kRows], hi16[kRows];
-    unrolled<kStep>([&](auto vec) __attribute__((always_inline)) {
-      constexpr int kVec = decltype(step)::value * kStep + decltype(vec)::value;
-      constexpr bool kFirst = decltype(vec)::value == 0;
-      __m256i lo, hi;
-      T::template levels<kVec>(unit, sub, lo, hi);
-      unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
-        constexpr int r = decltype(row)::value;
-        const int8_t* q = act_row(x, x_stride, r)->q;
-        const __m256i a = _mm256_maddubs_epi16(lo, broadcast_u32(q + 4 * kVec));
-        const __m256i b = _mm256_maddubs_epi16(hi, broadcast_u32(q + 16 + 4 * kVec));
-        if constexpr (T::kSplitScale) {
-          lo16[r] = kFirst ? a : _mm256_add_epi16(lo16[r], a);
-          hi16[r] = kFirst ? b : _mm256_add_epi16(hi16[r], b);
-          settle(hi16[r]);
-        } else {
-          const __m256i ab = _mm256_add_epi16(a, b);
-          lo16[r] = kFirst ? ab : _mm256_add_epi16(lo16[r], ab);
-        }
-        settle(lo16[r]);
-      });
-    });
-    unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
-      constexpr int r = decltype(row)::value;
-      __m256i part = _mm256_madd_epi16(lo16[r], s.mul_lo);
-      if constexpr (T::kSplitScale)
-        part = _mm256_add_epi32(part, _mm256_madd_epi16(hi16[r], s.mul_hi));
-      t[r] = decltype(step)::value == 0 ? part : _mm256_add_epi32(t[r], part);
-      settle(t[r]);
-    });
-  });
-  if constexpr (T::kOffset != 0) {  // levels stand for q - kOffset
-    unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
-      constexpr int r = decltype(row)::value;
-      t[r] = _mm256_sub_epi32(t[r], T::offset_sum(s, broadcast_u32(act_row(x, x_stride, r)->h)));
-    });
-  }
-}
-
-/// The same for signed 8-bit levels: |w| * (x with the sign of w).
-template <class T, int kRows>
-[[gnu::always_inline]] inline void sums_signed(const uint8_t* unit, int sub, const ActBlock* x,
-                                               int64_t x_stride, __m256i* t) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  unrolled<8>([&](auto quad) __attribute__((always_inline)) {
-    constexpr int kQuad = decltype(quad)::value;
-    const __m256i w = T::quad(unit, sub, kQuad);
-    const __m256i w_abs = _mm256_abs_epi8(w);  // -128 becomes 128, as an unsigned byte
-    unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
-      constexpr int r = decltype(row)::value;
-      const __m256i xs = _mm256_sign_epi8(broadcast_u32(act_row(x, x_stride, r)->q + 4 * kQuad), w);
-      const __m256i part = _mm256_madd_epi16(_mm256_maddubs_epi16(w_abs, xs), ones);
-      t[r] = kQuad == 0 ? part : _mm256_add_epi32(t[r], part);
-      settle(t[r]);
-    });
-  });
-}
-
-/// kRows activation rows against one panel. out: element (row 0, first output of the panel);
-/// n_valid 1..8 outputs exist.
-template <class T, int kRows>
-void fast_tile(const uint8_t* panel, int64_t n_unit, const ActBlock* x, int64_t x_stride,
-               float* out, int64_t out_stride, int64_t n_valid) {
-  __m256 acc[kRows];
-  unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
-    acc[decltype(row)::value] = _mm256_setzero_ps();
-  });
-  for (int64_t u = 0; u < n_unit; ++u, panel += T::kUnitBytes) {
-    for (int sub = 0; sub < T::kSubs; ++sub, ++x) {
-      const FastScales s = T::scales(panel, sub);
-      __m256i t[kRows];
-      if constexpr (T::kBits == 8) {
-        sums_signed<T, kRows>(panel, sub, x, x_stride, t);
-      } else {
-        sums_unsigned<T, kRows>(panel, sub, s, x, x_stride, t);
-      }
-      unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
-        constexpr int r = decltype(row)::value;
-        const ActBlock* xr = act_row(x, x_stride, r);
-        const __m256 scale = _mm256_mul_ps(s.d, _mm256_broadcast_ss(&xr->d));
-        acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(t[r]), scale, acc[r]);
-        if constexpr (SplitMin<T>) {
-          const __m256i m = _mm256_madd_epi16(T::mins(panel, sub), broadcast_u32(xr->h));
-          const __m256 factor = _mm256_mul_ps(s.neg_min, _mm256_broadcast_ss(&xr->d));
-          acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(m), factor, acc[r]);
-        } else if constexpr (T::kHasMin) {
-          acc[r] = _mm256_fmadd_ps(s.neg_min, _mm256_broadcast_ss(&xr->s), acc[r]);
-        }
-      });
-    }
-  }
-  unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
-    store_lanes(out + decltype(row)::value * out_stride, acc[decltype(row)::value], n_valid);
-  });
-}
-
 template <class T>
 struct FastKernel {
   static int64_t packed_bytes(int64_t n, int64_t k) {
     return (n + kPanelRows - 1) / kPanelRows * panel::bytes_of_panel<T>(k);
   }
-  static int64_t no_scratch(int64_t) { return 0; }
   static void pack(const std::byte* file, int64_t n, int64_t k, int64_t n_begin, int64_t n_end,
                    std::byte* packed) {
     panel::pack_rows<T, kPanelRows>(file, n, k, n_begin, n_end, packed);
   }
 
-  template <int kRows>
-  static void tile(const LinearArgs& a, int64_t j, int64_t r) {
-    const uint8_t* panel =
-        reinterpret_cast<const uint8_t*>(a.w) + j / kPanelRows * panel::bytes_of_panel<T>(a.k);
-    const ActBlock* x = reinterpret_cast<const ActBlock*>(a.act + r * a.act_stride);
-    fast_tile<T, kRows>(panel, a.k / (32 * T::kSubs), x, a.act_stride,
-                        a.out + r * a.out_stride + (j - a.n_begin), a.out_stride,
-                        min_of(kPanelRows, a.n_end - j));
-  }
-
-  /// Activations are taken in blocks of rows that stay in the second-level cache while all panels
-  /// pass by.
   static void run(const LinearArgs& a) {
-    constexpr int64_t kCacheBytes = 256 * 1024;
-    const int64_t block = max_of(kCacheBytes / a.act_stride / 4 * 4, 8);
-    for (int64_t r0 = 0; r0 < a.m; r0 += block) {
-      const int64_t r_end = min_of(r0 + block, a.m);
-      for (int64_t j = a.n_begin; j < a.n_end; j += kPanelRows) {
-        int64_t r = r0;
-        for (; r + 4 <= r_end; r += 4) tile<4>(a, j, r);
-        switch (r_end - r) {
-          case 3:
-            tile<3>(a, j, r);
-            break;
-          case 2:
-            tile<2>(a, j, r);
-            break;
-          case 1:
-            tile<1>(a, j, r);
-            break;
-          default:
-            break;
-        }
-      }
-    }
+    if (a.m == 1) return gemv<T>(a);
+    Gemm<T>::run(a);
   }
 
   static void install(CpuKernels& table, DType type) {
@@ -208,7 +65,7 @@ struct FastKernel {
       t.pack = pack;
       t.act_bytes = fast ? act_bytes_q8 : act_bytes_f32;
       t.prepare = fast ? prepare_q8 : prepare_f32;
-      t.scratch_bytes = fast ? no_scratch : precise_scratch_bytes;
+      t.scratch_bytes = fast ? Gemm<T>::scratch_bytes : precise_scratch_bytes;
       t.run = fast ? run : run_precise<T>;
     }
   }

@@ -10,7 +10,8 @@ namespace infer::kern::avx2 {
 [[gnu::always_inline]] inline void nibble_levels(const uint8_t* at, int i, __m256i& lo,
                                                  __m256i& hi) {
   const __m256i nibble = _mm256_set1_epi8(15);
-  const __m256i v = load_u8x32(at + 32 * i);
+  __m256i v = load_u8x32(at + 32 * i);
+  settle(v);
   lo = _mm256_and_si256(v, nibble);
   hi = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
 }

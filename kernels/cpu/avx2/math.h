@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/exp.h"
+
 /// Vector functions of one f32 per lane. Every lane is computed alone, so its bits depend on its
 /// own input only. Force-inlined: no shared copy is emitted (style.md 2.6). Errors in ulp of the
 /// result were measured against f64 over a sweep of the whole range (tests/ops/elementwise_test.cpp
@@ -32,28 +34,25 @@ inline constexpr float kNegInf = -__builtin_inff();
   return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
 }
 
-/// e^x for x <= 0: at most 1.1 ulp; 0 for x < -87.33 (where e^x < 2^-126 leaves the normal range)
-/// and for -inf. x = n ln2 + r, |r| <= ln2 / 2, with ln2 in two parts; degree 6 in r; exact 1 at 0.
-[[gnu::always_inline]] inline __m256 exp_nonpos(__m256 x) {
-  const __m256 magic = _mm256_set1_ps(0x1.8p23f);  // its ulp is 1: adding it rounds to an integer
-  const __m256 shifted = _mm256_fmadd_ps(x, _mm256_set1_ps(1.44269504f), magic);
-  const __m256 n = _mm256_sub_ps(shifted, magic);
-  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e4p-1f), x);
-  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.7f7d1cp-20f), r);
-  __m256 p = _mm256_set1_ps(0.00138145965f);
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.00836871751f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.041668389f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.166665211f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.49999994f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-  // 2^n by its bits; multiplied, not added to p's bits, so that a NaN stays one.
-  const __m256i pow2 = _mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(shifted), 23),
-                                        _mm256_set1_epi32(0x3f800000));
-  const __m256 y = _mm256_mul_ps(p, _mm256_castsi256_ps(pow2));
-  return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(-87.33f), _CMP_LT_OQ), y);
-}
+/// Eight f32, for what is written once for every width.
+struct F32x8 {
+  using Reg = __m256;
+  static constexpr int kLanes = 8;
+  [[gnu::always_inline]] static Reg set1(float x) { return _mm256_set1_ps(x); }
+  [[gnu::always_inline]] static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
+  [[gnu::always_inline]] static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
+  [[gnu::always_inline]] static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
+  [[gnu::always_inline]] static Reg fnma(Reg a, Reg b, Reg c) { return _mm256_fnmadd_ps(a, b, c); }
+  [[gnu::always_inline]] static Reg pow2(Reg shifted) {
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(shifted), 23),
+                                                _mm256_set1_epi32(0x3f800000)));
+  }
+  [[gnu::always_inline]] static Reg zero_below(Reg x, float bound, Reg y) {
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, set1(bound), _CMP_LT_OQ), y);
+  }
+};
 
+[[gnu::always_inline]] inline __m256 exp_nonpos(__m256 x) { return exp_nonpos_of<F32x8>(x); }
 [[gnu::always_inline]] inline float exp_nonpos(float x) {
   return _mm256_cvtss_f32(exp_nonpos(_mm256_set1_ps(x)));
 }
@@ -143,6 +142,18 @@ inline constexpr float kNegInf = -__builtin_inff();
 }
 [[gnu::always_inline]] inline __m256d high_pd(__m256 v) {
   return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+}
+
+/// The running maxima of eight softmaxes: max = max(max, tile_max), and what was summed up to now
+/// takes `rescale` = e^(old max - max), exactly 1 where it did not move. NaN never becomes a
+/// maximum.
+[[gnu::always_inline]] inline void raise_max8(const float* tile_max, float* max, float* rescale) {
+  const __m256 old = _mm256_loadu_ps(max), tile = _mm256_loadu_ps(tile_max);
+  const __m256 raised = _mm256_blendv_ps(old, tile, _mm256_cmp_ps(tile, old, _CMP_GT_OQ));
+  const __m256 same = _mm256_cmp_ps(raised, old, _CMP_EQ_OQ);  // -inf twice as well
+  const __m256 factor = exp_nonpos(_mm256_sub_ps(old, raised));
+  _mm256_storeu_ps(rescale, _mm256_blendv_ps(factor, _mm256_set1_ps(1.0f), same));
+  _mm256_storeu_ps(max, raised);
 }
 
 }  // namespace infer::kern::avx2

@@ -117,12 +117,13 @@ uint64_t roofline_read(const std::byte* data, int64_t n_bytes) {
 }
 
 // The f32 operands are the first eight of the sixteen.
-constexpr RooflineLoop::Kind kF32 = RooflineLoop::Kind::kF32, kInt8 = RooflineLoop::Kind::kInt8;
+constexpr RooflineLoop::Kind kF32 = RooflineLoop::Kind::kF32, kInt8 = RooflineLoop::Kind::kInt8,
+                             kInt4 = RooflineLoop::Kind::kInt4;
 const RooflineLoop kRooflineLoops[3] = {
     {"f32_fma", "vfmadd231ps ymm", kF32, 2 * kF32Chains * 8, f32_fma},
     {"int8_maddubs", "vpmaddubsw + vpmaddwd + vpaddd ymm", kInt8, 2 * kInt8Chains * 32,
      int8_maddubs},
-    {"int8_maddubs8", "8 x vpmaddubsw added in 16 bits, then vpmaddwd + vpaddd ymm", kInt8,
+    {"int8_maddubs8", "8 x vpmaddubsw added in 16 bits, then vpmaddwd + vpaddd ymm", kInt4,
      2 * kWideChains* kWide * 32, int8_maddubs8},
 };
 

@@ -8,6 +8,7 @@ struct CpuKernels;
 /// first.
 namespace infer::kern::avx512 {
 
+void install_attention(CpuKernels& table);
 void install_linear(CpuKernels& table);
 
 }  // namespace infer::kern::avx512

@@ -17,8 +17,9 @@
 
 namespace infer::kern::avx512 {
 
-inline constexpr int kPanelRows = 16;  ///< outputs in a panel: the lanes
-inline constexpr int kTileRows = 16;   ///< most activation rows in a tile
+inline constexpr int kPanelRows = 16;    ///< outputs in a panel: the lanes
+inline constexpr int kTileRows = 16;     ///< most activation rows in a tile
+inline constexpr int64_t kMaxRows = 64;  ///< most activation rows in a block
 
 /// What 32 elements of a panel need besides their levels; a type fills what it uses.
 struct BlockScales {
@@ -165,19 +166,23 @@ void fast_tile(const uint8_t* unit, int64_t n_unit, const std::byte* x, int64_t 
   });
 }
 
+/// LinearKernel::run of one activation row: linear_gemv.h.
+template <class T>
+void gemv(const LinearArgs& a);
+
 template <class T>
 struct FastKernel {
   static int64_t packed_bytes(int64_t n, int64_t k) {
     return (n + kPanelRows - 1) / kPanelRows * panel::bytes_of_panel<T>(k);
   }
   /// Activation rows that stay in the second-level cache while all panels pass by.
-  static int64_t rows_in_cache(int64_t k) {
-    constexpr int64_t kCacheBytes = 256 * 1024;
-    const int64_t row_bytes = k / 32 * static_cast<int64_t>(sizeof(ActBlock));
-    return max_of(kCacheBytes / row_bytes / kTileRows * kTileRows, kTileRows);
+  static int64_t rows_in_cache(const LinearArgs& a) {
+    const int64_t row_bytes = a.k / 32 * static_cast<int64_t>(sizeof(ActBlock));
+    const int64_t rows = min_of(a.l2_bytes / 2 / row_bytes, kMaxRows);
+    return max_of(rows / kTileRows * kTileRows, kTileRows);
   }
   static int64_t scratch_bytes(int64_t k) {
-    return rows_in_cache(k) * (k / 32) * kStarts<T> * static_cast<int64_t>(sizeof(int32_t));
+    return kMaxRows * (k / 32) * kStarts<T> * static_cast<int64_t>(sizeof(int32_t));
   }
   static void pack(const std::byte* file, int64_t n, int64_t k, int64_t n_begin, int64_t n_end,
                    std::byte* packed) {
@@ -200,7 +205,8 @@ struct FastKernel {
   }
 
   static void run(const LinearArgs& a) {
-    const int64_t block = rows_in_cache(a.k);
+    if (a.m == 1) return gemv<T>(a);
+    const int64_t block = rows_in_cache(a);
     for (int64_t r0 = 0; r0 < a.m; r0 += block) {
       const int64_t r_end = min_of(r0 + block, a.m);
       if constexpr (kStarts<T> != 0) {

@@ -5,6 +5,7 @@
 namespace infer::kern::avx512 {
 
 void install_linear(CpuKernels& table) {
+  install_linear_float(table);
   install_linear_legacy(table);
   install_linear_k(table);
 }

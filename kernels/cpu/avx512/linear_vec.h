@@ -21,6 +21,9 @@ namespace infer::kern::avx512 {
 }
 [[gnu::always_inline]] inline __m512i i32_from_u8x16(__m128i v) { return _mm512_cvtepu8_epi32(v); }
 [[gnu::always_inline]] inline __m512i i32_from_i8x16(__m128i v) { return _mm512_cvtepi8_epi32(v); }
+[[gnu::always_inline]] inline __m512i i32_from_u16x16(__m256i v) {
+  return _mm512_cvtepu16_epi32(v);
+}
 [[gnu::always_inline]] inline __m512 f32_from_i32(__m512i v) { return _mm512_cvtepi32_ps(v); }
 /// Stores the first `count` (1..16) lanes.
 [[gnu::always_inline]] inline void store_lanes(float* p, __m512 v, int64_t count) {

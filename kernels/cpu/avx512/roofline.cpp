@@ -134,12 +134,13 @@ uint64_t roofline_read(const std::byte* data, int64_t n_bytes) {
   return sum;
 }
 
-constexpr RooflineLoop::Kind kF32 = RooflineLoop::Kind::kF32, kInt8 = RooflineLoop::Kind::kInt8;
+constexpr RooflineLoop::Kind kF32 = RooflineLoop::Kind::kF32, kInt8 = RooflineLoop::Kind::kInt8,
+                             kInt4 = RooflineLoop::Kind::kInt4;
 const RooflineLoop kRooflineLoops[4] = {
     {"f32_fma", "vfmadd231ps zmm", kF32, 2 * kF32Chains * 16, f32_fma},
     {"int8_maddubs", "vpmaddubsw + vpmaddwd + vpaddd zmm", kInt8, 2 * kInt8Chains * 64,
      int8_maddubs},
-    {"int8_maddubs8", "8 x vpmaddubsw added in 16 bits, then vpmaddwd + vpaddd zmm", kInt8,
+    {"int8_maddubs8", "8 x vpmaddubsw added in 16 bits, then vpmaddwd + vpaddd zmm", kInt4,
      2 * kWideChains* kWide * 64, int8_maddubs8},
     {"int8_vnni", "vpdpbusd zmm", kInt8, 2 * kVnniChains * 64, int8_vnni},
 };

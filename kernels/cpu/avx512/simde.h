@@ -32,6 +32,10 @@ template <class Vector, class Half>
 [[gnu::always_inline]] inline __m512i i32_from_i8x16(__m128i v) {
   return from_halves<__m512i>(_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(upper_half(v)));
 }
+[[gnu::always_inline]] inline __m512i i32_from_u16x16(__m256i v) {
+  return from_halves<__m512i>(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(v)),
+                              _mm256_cvtepu16_epi32(_mm256_extracti128_si256(v, 1)));
+}
 [[gnu::always_inline]] inline __m512 f32_from_i32(__m512i v) {
   __m256i halves[2];
   __builtin_memcpy(halves, &v, sizeof(v));

@@ -76,7 +76,7 @@ void clear_partial(float* partial, int64_t head_dim_v) {
 struct Scratch {
   float* k_tile;  ///< [head_dim][kBlockTok]
   float* v_tile;  ///< [kBlockTok][head_dim_v]
-  float* spans;   ///< [kAttnRows][group][2 + head_dim_v]
+  float* spans;   ///< [attn_rows][group][2 + head_dim_v]
   float* q;       ///< [n_rows][group][head_dim], rotated; unused where K is not quantised
 };
 
@@ -85,7 +85,8 @@ Scratch split_scratch(const AttnArgs& a) {
   s.k_tile = reinterpret_cast<float*>(a.scratch);
   s.v_tile = s.k_tile + a.pool.head_dim * kBlockTok;
   s.spans = s.v_tile + a.pool.head_dim_v * kBlockTok;
-  s.q = s.spans + kAttnRows * (a.n_head / a.pool.n_kv_head) * (2 + a.pool.head_dim_v);
+  const int64_t group = a.n_head / a.pool.n_kv_head;
+  s.q = s.spans + attn_rows(group) * group * (2 + a.pool.head_dim_v);
   return s;
 }
 
@@ -161,8 +162,9 @@ void add_tile_to_rows(const AttnArgs& a, int64_t slot0, const Scratch& scratch) 
 
 int64_t attn_scratch_bytes(int64_t n_head, int64_t n_kv_head, int64_t head_dim,
                            int64_t head_dim_v) {
-  const int64_t n_float = (head_dim + head_dim_v) * kBlockTok +
-                          kAttnRows * (n_head / n_kv_head) * (2 + head_dim_v + head_dim);
+  const int64_t group = n_head / n_kv_head;
+  const int64_t n_float =
+      (head_dim + head_dim_v) * kBlockTok + attn_rows(group) * group * (2 + head_dim_v + head_dim);
   return align_up<int64_t>(n_float * static_cast<int64_t>(sizeof(float)), 64);
 }
 

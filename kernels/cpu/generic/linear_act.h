@@ -20,8 +20,9 @@ static_assert(sizeof(ActBlock) == 44 && alignof(ActBlock) == 4);
 
 inline constexpr float kActTiny = 0x1p-100f;  ///< keeps 127 / max finite
 
-/// Floats in a prepared f32 row: k, filled with zeros up to a multiple of 8.
-[[gnu::always_inline]] inline int64_t act_f32_len(int64_t k) { return (k + 7) / 8 * 8; }
+/// Floats in a prepared f32 row: k, filled with zeros up to an odd number of cache lines of 16, so
+/// that rows do not lie a power of two apart and compete for the same few lines of a cache.
+[[gnu::always_inline]] inline int64_t act_f32_len(int64_t k) { return ((k + 15) / 16 | 1) * 16; }
 
 namespace generic {
 int64_t act_bytes_f32(int64_t k);
