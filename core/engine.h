@@ -34,6 +34,7 @@ class Model;
 namespace runtime {
 class ActivationTap;
 class Backend;
+class OpProfile;
 }  // namespace runtime
 
 using TokenId = text::TokenId;
@@ -84,6 +85,8 @@ struct EngineOptions {
   std::function<void(const std::string&)> inform;
   /// Sees the inputs of weight matrices (eval::collect_imatrix); outlives the engine.
   runtime::ActivationTap* tap = nullptr;
+  /// Gets the time of each op that a CPU computes; outlives the engine.
+  runtime::OpProfile* profile = nullptr;
 };
 
 enum class StopReason : uint8_t { kNone, kEos, kStop, kLength, kCancelled, kDeadline, kError };

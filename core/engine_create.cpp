@@ -253,6 +253,7 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const model::Mode
   compile.warn = o.warn;
   compile.inform = o.inform;
   compile.tap = o.tap;
+  compile.profile = o.profile;
   compile.weight_copied = [&](graph::WeightId id) {
     const auto* tensor = model->file().find_tensor(graph->weights[static_cast<size_t>(id)].tensor);
     if (tensor != nullptr) model->file().release_pages(*tensor);

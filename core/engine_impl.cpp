@@ -224,8 +224,7 @@ Result<void> EngineImpl::compute() {
   for (const runtime::Sequence* sequence : scheduler_.restored())
     INFER_TRY(import_session(*sequence));
   sink_.begin(scheduler_.scheduled());
-  INFER_ASSIGN(const runtime::Ticket ticket, parts_.executor->submit(step_, &sink_));
-  return parts_.executor->wait(ticket);
+  return parts_.executor->run(step_, &sink_);
 }
 
 void EngineImpl::apply() {

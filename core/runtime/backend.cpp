@@ -6,6 +6,11 @@
 
 namespace infer::runtime {
 
+Result<void> Executable::run(const Step& step, const StepIo& io) {
+  INFER_ASSIGN(const Ticket ticket, submit(step, io));
+  return wait(ticket);
+}
+
 MemoryReport Backend::estimate(const graph::Graph& graph, const graph::StagePlan& plan,
                                const CompileOptions& options) const {
   MemoryReport report;

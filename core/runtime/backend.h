@@ -21,6 +21,7 @@
 namespace infer::runtime {
 
 class ActivationTap;
+class OpProfile;
 
 struct LogitStats {
   float max = 0.0f;
@@ -43,7 +44,8 @@ struct LogitTile {
   bool has_rows() const { return logits.data != nullptr; }
 };
 
-/// Receives the logits of a step tile by tile, rows in order, on a thread of the backend. Every row
+/// Receives the logits of a step tile by tile, rows in order, on a thread of the backend or the one
+/// that waits for the step. Every row
 /// that wants_logits() comes exactly once. Must not throw.
 class LogitSink {
  public:
@@ -87,6 +89,9 @@ struct CompileOptions {
   std::function<void(const std::string&)> inform;  ///< what is good to know; may be empty
   /// Sees the inputs of matrices (core/runtime/activation_tap.h); nullptr: nobody looks.
   ActivationTap* tap = nullptr;
+  /// Gets the time of each op (core/runtime/op_profile.h) from backends that take it; nullptr:
+  /// nobody asks.
+  OpProfile* profile = nullptr;
 };
 
 struct MemoryReport {
@@ -109,6 +114,8 @@ class Executable {
   virtual Result<Ticket> submit(const Step& step, const StepIo& io) = 0;
   /// Errors: kNumeric for NaN logits (layer and op named).
   virtual Result<void> wait(Ticket ticket) = 0;
+  /// Both in one: a backend may compute on the calling thread.
+  virtual Result<void> run(const Step& step, const StepIo& io);
   virtual MemoryReport memory() const = 0;
 
   /// K and V of a range as rows a slot, [n_kv_head][head_dim] of the cache's type, whatever the

@@ -39,7 +39,8 @@ class Executor {
   /// several stages the second step enters stage 0 while the first is in stage 1.
   virtual Result<Ticket> submit(const Step& step, LogitSink* sink) = 0;
   virtual Result<void> wait(Ticket ticket) = 0;
-  Result<void> run(const Step& step, LogitSink* sink);
+  /// Both in one.
+  virtual Result<void> run(const Step& step, LogitSink* sink);
 
   /// As Executable's, for the stage that has the layer. An executor that cannot says so with
   /// moves_kv().
