@@ -13,17 +13,20 @@
 namespace infer::gguf {
 namespace {
 
-constexpr std::align_val_t kAlign{64};
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr std::align_val_t kAlign{kHugePage};
 
 }  // namespace
 
-Result<MappedFile> MappedFile::map(const InputFile& file, const std::string& path) {
+Result<MappedFile> MappedFile::map(const InputFile& file, const std::string& path,
+                                   bool huge_pages) {
   MappedFile out;
   if (file.size() == 0)
     return out;  // an empty mapping is refused by the kernel; no bytes are what a parser gets
   void* p = ::mmap(nullptr, static_cast<size_t>(file.size()), PROT_READ, MAP_PRIVATE, file.fd(), 0);
   if (p == MAP_FAILED)
     return make_error(ErrorCode::kIo, "{}: cannot map: {}", path, std::strerror(errno));
+  if (huge_pages) advise_huge(static_cast<std::byte*>(p), file.size());
   out.data_ = static_cast<std::byte*>(p);
   out.size_ = static_cast<size_t>(file.size());
   return out;
@@ -56,6 +59,13 @@ void MappedFile::release_around(std::span<const std::byte> part) const {
   const size_t from = static_cast<size_t>(part.data() - data_) / page * page;
   const auto to = static_cast<size_t>(part.data() + part.size() - data_);
   if (to > from) ::madvise(data_ + from, to - from, MADV_DONTNEED);
+}
+
+void advise_huge([[maybe_unused]] std::byte* data, [[maybe_unused]] int64_t n_bytes) {
+#if defined(MADV_HUGEPAGE)
+  if (n_bytes >= static_cast<int64_t>(kHugePage))
+    (void)::madvise(data, static_cast<size_t>(n_bytes), MADV_HUGEPAGE);
+#endif
 }
 
 void AlignedDelete::operator()(std::byte* p) const { ::operator delete(p, kAlign); }

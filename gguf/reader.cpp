@@ -51,7 +51,7 @@ Result<void> bind_in_place(Shard& shard, std::span<const std::byte> bytes) {
 
 /// Reads header and tensor data into memory of their own. `shard.parsed` comes from a map that goes
 /// away afterwards.
-Result<void> bind_in_memory(Shard& shard, const InputFile& file) {
+Result<void> bind_in_memory(Shard& shard, const InputFile& file, bool huge_pages) {
   const int64_t header_bytes = shard.parsed.header_bytes;
   INFER_ASSIGN(shard.header, allocate_aligned(header_bytes, shard.path));
   const std::span<std::byte> header(shard.header.get(), static_cast<size_t>(header_bytes));
@@ -62,6 +62,7 @@ Result<void> bind_in_memory(Shard& shard, const InputFile& file) {
   for (const TensorInfo& t : shard.parsed.tensors) total += align_up(t.view.n_bytes, kTensorAlign);
   if (total == 0) return {};
   INFER_ASSIGN(shard.data, allocate_aligned(total, shard.path));
+  if (huge_pages) advise_huge(shard.data.get(), total);
   std::byte* to = shard.data.get();
   for (TensorInfo& t : shard.parsed.tensors) {
     INFER_TRY(file.read_at(shard.parsed.data_begin + t.offset,
@@ -77,7 +78,7 @@ Result<Shard> open_shard(const std::string& path, const ReadOptions& options) {
   shard.path = path;
   INFER_ASSIGN(const InputFile file, InputFile::open(path));
   shard.file_bytes = file.size();
-  INFER_ASSIGN(MappedFile map, MappedFile::map(file, path));
+  INFER_ASSIGN(MappedFile map, MappedFile::map(file, path, options.huge_pages));
   INFER_ASSIGN(shard.parsed, parse_header(map.bytes(), file.size(), path, !options.header_only));
   if (options.header_only) {
     shard.map = std::move(map);
@@ -85,7 +86,7 @@ Result<Shard> open_shard(const std::string& path, const ReadOptions& options) {
     shard.map = std::move(map);
     INFER_TRY(bind_in_place(shard, shard.map.bytes()));
   } else {
-    INFER_TRY(bind_in_memory(shard, file));
+    INFER_TRY(bind_in_memory(shard, file, options.huge_pages));
   }
   return shard;
 }

@@ -89,6 +89,7 @@ struct KeyOverride {
 
 struct ReadOptions {
   bool use_mmap = true;    ///< false reads the tensor data into memory
+  bool huge_pages = true;  ///< ask for them, for the mapping or the memory
   bool all_shards = true;  ///< a -00001-of-0000N file opens its siblings too
   /// Only keys and tensor records are wanted: data is not looked for (nor need it be there), every
   /// view.data is null.

@@ -28,13 +28,13 @@ void CpuExecutable::store_row(int cache_layer, int64_t row, const float* q, int6
   k_.kv_store(args);
 }
 
-void CpuExecutable::qk_norm_rope_store(const graph::Op& op) {
+void CpuExecutable::qk_norm_rope_store(const graph::Op& op, Team& team) {
   const auto& a = op.as<graph::QkvAttrs>();
   const graph::CacheLayer& layer = g_.cache_layers[static_cast<size_t>(a.cache_layer)];
   const int64_t hd = layer.head_dim;
   const float* q_norm = weights_.vector(a.q_norm);
   const float* k_norm = weights_.vector(a.k_norm);
-  for_rows(n_tok_, a.n_head * hd * 4, [&](int64_t r) {
+  for_rows(team, n_tok_, a.n_head * hd * 4, [&](int64_t r) {
     const auto turn = [&](float* x, int64_t n_head, const float* w) {
       for (int64_t h = 0; w != nullptr && h < n_head; ++h)
         k_.rms_norm(x + h * hd, w, a.eps, hd, x + h * hd);
@@ -86,12 +86,23 @@ void CpuExecutable::tile_args(kern::AttnArgs* a, const graph::AttentionAttrs& at
   a->span_end = last / kern::kSpanSlots + 1;
 }
 
-void CpuExecutable::attention(const graph::Op& op) {
+void CpuExecutable::finish_unit(const graph::Op& op, const kern::AttnArgs& a, const RowTile& tile) {
+  const auto& attrs = op.as<graph::AttentionAttrs>();
+  const int64_t hd_v = a.pool.head_dim_v;
+  const int64_t group = attrs.n_head / a.pool.n_kv_head;
+  for (int64_t r = 0; r < tile.n; ++r) {
+    const int64_t row = (tile.begin + r) * attrs.n_head + a.kv_head * group;
+    for (int64_t h = 0; h < group; ++h) {
+      k_.attn_finish(a.partial + r * a.partial_row_stride + h * (2 + hd_v), hd_v, a.pool.v_type,
+                     value(op.out[0]) + (row + h) * hd_v);
+    }
+  }
+}
+
+void CpuExecutable::attention(const graph::Op& op, Team& team) {
   const auto& attrs = op.as<graph::AttentionAttrs>();
   const kern::AttnArgs base = attention_args(op);
   const int64_t n_kv_head = base.pool.n_kv_head;
-  const int64_t hd_v = base.pool.head_dim_v;
-  const int64_t group = attrs.n_head / n_kv_head;
   const auto n_unit = static_cast<int64_t>(tiles_.size()) * n_kv_head;
   int64_t n_span = 1;
   for (const RowTile& tile : tiles_) {
@@ -99,34 +110,29 @@ void CpuExecutable::attention(const graph::Op& op) {
     tile_args(&a, attrs, tile, 0);
     n_span = std::max(n_span, a.span_end - a.span_begin);
   }
-  if (n_span > 1 && n_unit < 2 * pool_->n_threads()) return attention_split(op, base, n_span);
+  if (n_span > 1 && n_unit < 2 * team.n_threads()) return attention_split(op, base, n_span, team);
 
-  float* out = value(op.out[0]);
-  pool_->for_each(n_unit, [&](int64_t unit, int thread) {
+  team.share(n_unit, [&](int64_t i) {
+    const int64_t unit = n_unit - 1 - i;  // later rows see more: the longest tasks first
     const RowTile& tile = tiles_[static_cast<size_t>(unit / n_kv_head)];
     kern::AttnArgs a = base;
     tile_args(&a, attrs, tile, unit % n_kv_head);
-    a.partial = thread_tile(thread);
-    a.scratch = thread_scratch(thread);
+    a.partial = thread_tile(team.thread());
+    a.scratch = thread_scratch(team.thread());
     k_.attn_spans(a);
-    for (int64_t r = 0; r < tile.n; ++r) {
-      for (int64_t h = 0; h < group; ++h) {
-        k_.attn_finish(a.partial + r * a.partial_row_stride + h * (2 + hd_v), hd_v,
-                       base.pool.v_type,
-                       out + ((tile.begin + r) * attrs.n_head + a.kv_head * group + h) * hd_v);
-      }
-    }
+    finish_unit(op, a, tile);
   });
+  team.sync();
 }
 
-void CpuExecutable::attention_split(const graph::Op& op, const kern::AttnArgs& base,
-                                    int64_t n_span) {
+void CpuExecutable::attention_split(const graph::Op& op, const kern::AttnArgs& base, int64_t n_span,
+                                    Team& team) {
   const auto& attrs = op.as<graph::AttentionAttrs>();
   const int64_t n_kv_head = base.pool.n_kv_head;
   const int64_t hd_v = base.pool.head_dim_v;
   const int64_t group = attrs.n_head / n_kv_head;
   const auto n_unit = static_cast<int64_t>(tiles_.size()) * n_kv_head;
-  const int64_t span_floats = kern::kAttnRows * base.partial_row_stride;
+  const int64_t span_floats = kMinRowTile * base.partial_row_stride;
   auto* partials = split_.as<float>();
   INFER_CHECK(n_unit * n_span * span_floats * 4 <= split_bytes_, "{} units of {} spans", n_unit,
               n_span);
@@ -136,18 +142,18 @@ void CpuExecutable::attention_split(const graph::Op& op, const kern::AttnArgs& b
     a.partial = partials + unit * n_span * span_floats;
     return a;
   };
-  pool_->for_each(n_unit * n_span, [&](int64_t i, int thread) {
+  team.share(n_unit * n_span, [&](int64_t i) {
     kern::AttnArgs a = unit_args(i / n_span);
     const int64_t span = a.span_begin + i % n_span;
     if (span >= a.span_end) return;
     a.partial += (span - a.span_begin) * span_floats;
     a.span_begin = span;
     a.span_end = span + 1;
-    a.scratch = thread_scratch(thread);
+    a.scratch = thread_scratch(team.thread());
     k_.attn_spans(a);
   });
-  float* out = value(op.out[0]);
-  for (int64_t unit = 0; unit < n_unit; ++unit) {
+  team.sync();
+  team.share(n_unit, [&](int64_t unit) {
     const kern::AttnArgs a = unit_args(unit);
     const RowTile& tile = tiles_[static_cast<size_t>(unit / n_kv_head)];
     for (int64_t r = 0; r < tile.n; ++r) {
@@ -155,11 +161,11 @@ void CpuExecutable::attention_split(const graph::Op& op, const kern::AttnArgs& b
         float* left = a.partial + r * a.partial_row_stride + h * (2 + hd_v);
         for (int64_t s = 1; s < a.span_end - a.span_begin; ++s)
           k_.attn_merge(left, left + s * span_floats, hd_v);
-        k_.attn_finish(left, hd_v, base.pool.v_type,
-                       out + ((tile.begin + r) * attrs.n_head + a.kv_head * group + h) * hd_v);
       }
     }
-  }
+    finish_unit(op, a, tile);
+  });
+  team.sync();
 }
 
 }  // namespace infer::cpu

@@ -6,20 +6,14 @@
 #include "core/base/error.h"
 
 namespace infer::cpu {
-namespace {
-
-constexpr int64_t kHugePage = int64_t{2} << 20;
-
-}  // namespace
-
 Buffer::~Buffer() {
   if (mapping_ != nullptr) munmap(mapping_, static_cast<size_t>(mapped_bytes_));
 }
 
-Result<Buffer> Buffer::allocate(int64_t n_bytes, const char* what, bool aligned) {
+Result<Buffer> Buffer::allocate(int64_t n_bytes, const char* what, bool huge) {
   Buffer b;
   if (n_bytes <= 0) return b;
-  const int64_t align = aligned && n_bytes >= kHugePage ? kHugePage : 0;
+  const int64_t align = huge && n_bytes >= kHugePageBytes ? kHugePageBytes : 0;
   const int64_t mapped_bytes = n_bytes + align;
   void* p = mmap(nullptr, static_cast<size_t>(mapped_bytes), PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -30,8 +24,13 @@ Result<Buffer> Buffer::allocate(int64_t n_bytes, const char* what, bool aligned)
   b.mapped_bytes_ = mapped_bytes;
   b.data_ = static_cast<std::byte*>(p);
   b.n_bytes_ = n_bytes;
-  const auto address = reinterpret_cast<uintptr_t>(p);
-  if (align > 0) b.data_ += align_up<uintptr_t>(address, kHugePage) - address;
+  if (align > 0) {
+    const auto address = reinterpret_cast<uintptr_t>(p);
+    b.data_ += align_up<uintptr_t>(address, kHugePageBytes) - address;
+#if defined(MADV_HUGEPAGE)
+    b.is_huge_ = madvise(b.data_, static_cast<size_t>(n_bytes), MADV_HUGEPAGE) == 0;
+#endif
+  }
   return b;
 }
 
@@ -47,11 +46,11 @@ void Buffer::commit(std::byte* begin, int64_t n_bytes) {
 #endif
 }
 
-void Buffer::advise_huge() {
-#if defined(MADV_HUGEPAGE)
-  if (reinterpret_cast<uintptr_t>(data_) % kHugePage == 0 && n_bytes_ >= kHugePage)
-    is_huge_ = madvise(data_, static_cast<size_t>(n_bytes_), MADV_HUGEPAGE) == 0;
-#endif
+void Buffer::read_ahead(const std::byte* begin, int64_t n_bytes) {
+  constexpr int64_t kPage = 4096;
+  const auto inside = static_cast<int64_t>(reinterpret_cast<uintptr_t>(begin) % kPage);
+  auto* page = const_cast<std::byte*>(begin) - inside;
+  madvise(page, static_cast<size_t>(n_bytes + inside), MADV_WILLNEED);
 }
 
 }  // namespace infer::cpu

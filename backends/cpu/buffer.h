@@ -8,6 +8,9 @@
 
 namespace infer::cpu {
 
+/// Of a huge page, where there are any.
+inline constexpr int64_t kHugePageBytes = int64_t{2} << 20;
+
 /// Owns page-aligned host memory that reads as zeros and is committed by the system when it is
 /// touched.
 class Buffer {
@@ -29,15 +32,16 @@ class Buffer {
     return *this;
   }
 
-  /// With `aligned` it begins at a huge page's border, if it is large enough for one. Errors:
-  /// kOutOfMemory naming `what`.
-  static Result<Buffer> allocate(int64_t n_bytes, const char* what, bool aligned = false);
+  /// With `huge`, if it is large enough, it begins at a huge page's border and the system is asked
+  /// for huge pages. Before the first touch, that is: clearing 2 MiB at once is cheaper than 512
+  /// page faults, and merging small pages later takes the system minutes. Errors: kOutOfMemory
+  /// naming `what`.
+  static Result<Buffer> allocate(int64_t n_bytes, const char* what, bool huge = false);
   /// Commits the pages inside a range that is about to be written, which is faster at once than
   /// page by page; where the system cannot, nothing happens.
   static void commit(std::byte* begin, int64_t n_bytes);
-  /// Lets the system back it with huge pages (MADV_HUGEPAGE) if it was aligned for them: what is
-  /// touched from now on at once, what was touched before by and by, in the background.
-  void advise_huge();
+  /// Asks the system to read a range of a mapped file that will be needed soon; does not wait.
+  static void read_ahead(const std::byte* begin, int64_t n_bytes);
 
   std::byte* data() const { return data_; }
   int64_t n_bytes() const { return n_bytes_; }
@@ -52,7 +56,7 @@ class Buffer {
   int64_t mapped_bytes_ = 0;
   std::byte* data_ = nullptr;
   int64_t n_bytes_ = 0;
-  bool is_huge_ = false;  ///< advise_huge() had an effect
+  bool is_huge_ = false;  ///< huge pages were asked for, and the system knows them
 };
 
 }  // namespace infer::cpu

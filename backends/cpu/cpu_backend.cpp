@@ -17,8 +17,9 @@ namespace {
 class CpuBackend final : public runtime::Backend {
  public:
   CpuBackend(kern::CpuKernels kernels, int n_threads, int n_threads_batch,
-             std::span<const int> cpus, const MemoryPolicy& memory, std::string cpu_name)
-      : device_(kernels, n_threads, n_threads_batch, cpus, memory),
+             std::span<const int> cpus, int64_t l2_bytes, const MemoryPolicy& memory,
+             std::string cpu_name)
+      : device_(kernels, n_threads, n_threads_batch, cpus, l2_bytes, memory),
         n_threads_(n_threads),
         cpu_name_(std::move(cpu_name)) {}
 
@@ -93,7 +94,7 @@ Result<std::unique_ptr<runtime::Backend>> make_cpu_backend(const CpuBackendOptio
   const bool pin = options.pin && std::max(n_threads, n_threads_batch) <= topology.n_physical;
   return std::unique_ptr<runtime::Backend>(std::make_unique<CpuBackend>(
       kernels, n_threads, n_threads_batch,
-      pin ? std::span<const int>(topology.cpus) : std::span<const int>(),
+      pin ? std::span<const int>(topology.cpus) : std::span<const int>(), topology.l2_bytes,
       MemoryPolicy{.huge_pages = options.huge_pages, .lock = options.lock_memory},
       features.vendor_and_model));
 }

@@ -8,8 +8,9 @@
 namespace infer::cpu {
 
 Device::Device(kern::CpuKernels kernels, int n_threads, int n_threads_batch,
-               std::span<const int> cpus, const MemoryPolicy& memory)
+               std::span<const int> cpus, int64_t l2_bytes, const MemoryPolicy& memory)
     : kernels_(kernels), memory_(memory) {
+  if (l2_bytes > 0) l2_bytes_ = l2_bytes;
   const bool pin = !cpus.empty();
   pool_ = std::make_unique<ThreadPool>(
       ThreadPool::Options{.n_threads = n_threads, .pin = pin, .cpus = cpus});
@@ -53,10 +54,31 @@ Result<void> Device::wait(runtime::Ticket ticket) {
   return {};
 }
 
+Result<void> Device::run(const Job& job) {
+  bool alone = false;
+  {
+    const std::lock_guard lock(mutex_);
+    alone = n_done_ == n_queued_;
+    if (alone) {
+      ++n_queued_;
+      caller_runs_ = true;
+    }
+  }
+  if (!alone) return wait(enqueue(job));
+  Result<void> result = job.fn(job.object, *job.step, job.io);
+  {
+    const std::lock_guard lock(mutex_);
+    ++n_done_;
+    caller_runs_ = false;
+  }
+  work_.notify_one();  // steps of other executables may have come meanwhile
+  return result;
+}
+
 void Device::drive() {
   std::unique_lock lock(mutex_);
   while (true) {
-    work_.wait(lock, [&] { return stop_ || n_done_ < n_queued_; });
+    work_.wait(lock, [&] { return stop_ || (n_done_ < n_queued_ && !caller_runs_); });
     if (n_done_ == n_queued_) return;  // stop, and nothing is left
     Slot& slot = slots_[n_done_ % kQueue];
     lock.unlock();

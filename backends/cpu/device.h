@@ -29,26 +29,30 @@ struct MemoryPolicy {
   bool lock = false;  ///< weights, also those in the file, and pools stay in RAM
 };
 
-/// What all executables of one CPU backend share: kernels, threads, and the driver thread that runs
-/// their steps in order.
+/// What all executables of one CPU backend share: kernels, threads, and the queue of their steps.
+/// A step that is alone runs on the thread that asks for it: handing it over and back costs two
+/// wake-ups. Steps that are waited for later run on the driver thread.
 class Device {
  public:
-  /// Pins the workers to `cpus` unless that is empty.
+  /// Pins the workers to `cpus` unless that is empty. l2_bytes: of a core, 0 where unknown.
   Device(kern::CpuKernels kernels, int n_threads, int n_threads_batch, std::span<const int> cpus,
-         const MemoryPolicy& memory = {});
+         int64_t l2_bytes, const MemoryPolicy& memory = {});
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
   const kern::CpuKernels& kernels() const { return kernels_; }
   const MemoryPolicy& memory() const { return memory_; }
-  /// The team for a step of n_row rows. Only for the driver thread (and for compile, before any
-  /// step).
+  int64_t l2_bytes() const { return l2_bytes_; }
+  /// The team for a step of n_row rows. Only for the thread that runs a step (and for compile,
+  /// before any step).
   ThreadPool& pool(int64_t n_row) { return n_row > 1 && batch_pool_ ? *batch_pool_ : *pool_; }
   int max_threads() const;
 
   runtime::Ticket enqueue(const Job& job);
   Result<void> wait(runtime::Ticket ticket);
+  /// Both in one.
+  Result<void> run(const Job& job);
 
  private:
   void drive();
@@ -57,6 +61,7 @@ class Device {
   // half-layer.
   static constexpr size_t kQueue = 256;
   kern::CpuKernels kernels_;
+  int64_t l2_bytes_ = kern::LinearArgs{}.l2_bytes;
   MemoryPolicy memory_;
   std::unique_ptr<ThreadPool> pool_, batch_pool_;
   std::mutex mutex_;
@@ -67,6 +72,7 @@ class Device {
   };
   std::array<Slot, kQueue> slots_;
   uint64_t n_queued_ = 0, n_done_ = 0;
+  bool caller_runs_ = false;  ///< the step that comes next, on its own thread
   bool stop_ = false;
   std::thread driver_;
 };

@@ -39,9 +39,14 @@ Result<std::unique_ptr<CpuExecutable>> CpuExecutable::create(const graph::Graph&
   exe->plan_linears();
   if (options.tap != nullptr) exe->plan_taps(*options.tap);
   INFER_TRY(exe->load_adapters(options));
+  exe->plan_norms();
   INFER_TRY(exe->allocate(options));
   INFER_TRY(exe->allocate_scratch(options));
   exe->settle_memory(options);
+  if (options.profile != nullptr) {
+    exe->profile_ = std::make_unique<StageProfile>(graph, plan, exe->linears_, exe->pools_,
+                                                   exe->moe_begin_, *options.profile);
+  }
   return exe;
 }
 
@@ -80,10 +85,6 @@ Result<void> CpuExecutable::allocate(const runtime::CompileOptions& options) {
                         n_block);
     INFER_ASSIGN(Buffer k, Buffer::allocate(*k_bytes, "the K pool", huge));
     INFER_ASSIGN(Buffer v, Buffer::allocate(*v_bytes, "the V pool", huge));
-    if (huge) {
-      k.advise_huge();
-      v.advise_huge();
-    }
     pool.k = k.data();
     pool.v = v.data();
     kv_buffers_.push_back(std::move(k));
@@ -97,7 +98,8 @@ Result<void> CpuExecutable::allocate(const runtime::CompileOptions& options) {
   q_slot_.resize(n_tok);
   tiles_.reserve(n_tok);
   want_rows_.reserve(n_tok);
-  stats_.resize(static_cast<size_t>(plan_.capacity.n_logit_rows));
+  kernel_stats_.resize(static_cast<size_t>(plan_.capacity.n_logit_rows));
+  stats_.resize(kernel_stats_.size());
   return {};
 }
 
@@ -110,16 +112,18 @@ CpuExecutable::AttnNeeds CpuExecutable::attention_needs(
     if (attn == nullptr) continue;
     const graph::CacheLayer& layer = g_.cache_layers[static_cast<size_t>(attn->cache_layer)];
     const int64_t group = attn->n_head / layer.n_kv_head;
+    needs.rows = std::min(needs.rows, kern::attn_rows(group));
+    needs.kv_heads = std::min<int64_t>(needs.kv_heads, layer.n_kv_head);
     const int64_t one = group * (2 + layer.head_dim_v) * static_cast<int64_t>(sizeof(float));
     needs.scratch_bytes = std::max(
         needs.scratch_bytes,
         align_up<int64_t>(
             k_.attn_scratch_bytes(attn->n_head, layer.n_kv_head, layer.head_dim, layer.head_dim_v),
             64));
-    needs.partial_bytes = std::max(needs.partial_bytes, kern::kAttnRows * one);
+    needs.partial_bytes = std::max(needs.partial_bytes, kern::attn_rows(group) * one);
     // Spans are shared out only when tiles x KV heads are fewer than twice the threads.
     const int64_t n_unit = 2 * device_.max_threads();
-    needs.split_bytes = std::max(needs.split_bytes, n_unit * n_span * kern::kAttnRows * one);
+    needs.split_bytes = std::max(needs.split_bytes, n_unit * n_span * kMinRowTile * one);
   }
   return needs;
 }
@@ -129,21 +133,25 @@ Result<void> CpuExecutable::allocate_scratch(const runtime::CompileOptions& opti
   kernel_scratch_bytes_ = std::max(kernel_scratch_bytes_, attn.scratch_bytes);
   int64_t tile_bytes = attn.partial_bytes;
   for (const LinearPlan& lp : linears_) {
+    if (lp.norm >= 0) tile_bytes = std::max(tile_bytes, lp.items[0].w.k * 4);
     for (const LinearPlan::Item& item : lp.items) {
       kernel_scratch_bytes_ =
           std::max(kernel_scratch_bytes_, item.w.kernel->scratch_bytes(item.w.k));
       const int64_t n_tile = lp.lora.empty() ? 2 : 3;  // gate, up, and what an adapter adds
       tile_bytes = std::max(tile_bytes,
-                            n_tile * kRowTile * item.chunk * static_cast<int64_t>(sizeof(float)));
+                            n_tile * kRowTile * item.tile_n * static_cast<int64_t>(sizeof(float)));
     }
   }
   tile_bytes = std::max(tile_bytes, kRowTile * lora_rank_ * static_cast<int64_t>(sizeof(float)));
   kernel_scratch_bytes_ = align_up<int64_t>(kernel_scratch_bytes_, 64);
-  thread_scratch_bytes_ = align_up<int64_t>(kernel_scratch_bytes_ + tile_bytes, 4096);
+  thread_scratch_bytes_ =
+      align_up<int64_t>(kernel_scratch_bytes_ + tile_bytes + own_act_bytes_, 4096);
   INFER_ASSIGN(act_, Buffer::allocate(act_bytes_, "prepared activations"));
   INFER_ASSIGN(thread_scratch_,
                Buffer::allocate(thread_scratch_bytes_ * device_.max_threads(), "scratch"));
   split_bytes_ = attn.split_bytes;
+  attn_rows_ = attn.rows;
+  attn_kv_heads_ = attn.kv_heads;
   INFER_ASSIGN(split_, Buffer::allocate(split_bytes_, "partial attention"));
   return {};
 }
@@ -183,22 +191,38 @@ runtime::MemoryReport CpuExecutable::memory() const {
   return r;
 }
 
-Result<runtime::Ticket> CpuExecutable::submit(const runtime::Step& step,
-                                              const runtime::StepIo& io) {
+Job CpuExecutable::job_of(const runtime::Step& step, const runtime::StepIo& io) {
   INFER_CHECK(static_cast<int64_t>(step.rows.size()) <= plan_.capacity.n_tok,
               "{} rows, capacity {}", step.rows.size(), plan_.capacity.n_tok);
-  const Job job{[](void* self, const runtime::Step& s, const runtime::StepIo& i) {
-                  return static_cast<CpuExecutable*>(self)->execute(s, i);
-                },
-                this, &step, io};
-  return device_.enqueue(job);
+  return {[](void* self, const runtime::Step& s, const runtime::StepIo& i) {
+            return static_cast<CpuExecutable*>(self)->execute(s, i);
+          },
+          this, &step, io};
+}
+
+Result<runtime::Ticket> CpuExecutable::submit(const runtime::Step& step,
+                                              const runtime::StepIo& io) {
+  return device_.enqueue(job_of(step, io));
+}
+
+Result<void> CpuExecutable::run(const runtime::Step& step, const runtime::StepIo& io) {
+  return device_.run(job_of(step, io));
+}
+
+/// Rows of a query tile: the more, the less it costs to bring K and V to f32; but no thread should
+/// go without a tile, nor wait long for the last one.
+int64_t CpuExecutable::query_tile_rows() const {
+  int64_t n = attn_rows_;
+  while (n > kMinRowTile && ceil_div(n_tok_, n) * attn_kv_heads_ < 4 * pool_->n_threads()) n /= 2;
+  return n;
 }
 
 void CpuExecutable::begin_step(const runtime::Step& step, const runtime::StepIo& io) {
   step_ = &step;
+  op_by_op_ = false;
   n_tok_ = static_cast<int64_t>(step.rows.size());
   pool_ = &device_.pool(n_tok_);
-  turn_ = {};
+  const int64_t n_tile_row = query_tile_rows();
   tiles_.clear();
   want_rows_.clear();
   for (int32_t r = 0; r < n_tok_; ++r) {
@@ -206,7 +230,7 @@ void CpuExecutable::begin_step(const runtime::Step& step, const runtime::StepIo&
     q_slot_[static_cast<size_t>(r)] = row.slot;
     if (runtime::wants_logits(row.want)) want_rows_.push_back(r);
     const bool joins =
-        !tiles_.empty() && tiles_.back().seq == row.seq && tiles_.back().n < kern::kAttnRows;
+        !tiles_.empty() && tiles_.back().seq == row.seq && tiles_.back().n < n_tile_row;
     if (joins) {
       ++tiles_.back().n;
     } else {
@@ -214,12 +238,18 @@ void CpuExecutable::begin_step(const runtime::Step& step, const runtime::StepIo&
     }
   }
   find_token_runs();
+  if (plan_.in != graph::kNoValue) {
+    std::memcpy(value(plan_.in), io.residual_in.data(), io.residual_in.size_bytes());
+  }
+}
+
+void CpuExecutable::fill_rope_tables(Team& team) {
   for (size_t i = 0; i < g_.ropes.size(); ++i) {
     if (!rope_used_[i]) continue;
     const graph::Rope& rope = g_.ropes[i];
     float* table = rope_tables_[i].data();
-    for_rows(n_tok_, rope.rope_dim * 16, [&](int64_t r) {
-      const double pos = step.rows[static_cast<size_t>(r)].pos;
+    for_rows(team, n_tok_, rope.rope_dim * 16, [&](int64_t r) {
+      const double pos = step_->rows[static_cast<size_t>(r)].pos;
       float* out = table + r * rope.rope_dim;
       for (int64_t p = 0; p < rope.rope_dim / 2; ++p) {
         const double angle = pos * rope.inv_freq[static_cast<size_t>(p)];
@@ -228,12 +258,10 @@ void CpuExecutable::begin_step(const runtime::Step& step, const runtime::StepIo&
       }
     });
   }
-  if (plan_.in != graph::kNoValue) {
-    std::memcpy(value(plan_.in), io.residual_in.data(), io.residual_in.size_bytes());
-  }
 }
 
 Result<void> CpuExecutable::execute(const runtime::Step& step, const runtime::StepIo& io) {
+  const TimedStep timed(profile_.get(), step);
   for (const runtime::BlockCopy& copy : step.copies) {
     for (int id : g_.cache_groups[static_cast<size_t>(copy.group)].cache_layers) {
       const kern::KvPoolView& pool = pools_[static_cast<size_t>(id)];
@@ -247,34 +275,55 @@ Result<void> CpuExecutable::execute(const runtime::Step& step, const runtime::St
     }
   }
   begin_step(step, io);
-  for (int i = plan_.op_begin; i < plan_.tail_begin; ++i) run_op(i);
+  begin_turn(0);
+  run_ops(plan_.op_begin, turn_.empty() ? plan_.tail_begin : plan_.op_end);
   if (!io.residual_out.empty()) {
     std::memcpy(io.residual_out.data(), value(plan_.out), io.residual_out.size_bytes());
   }
-  if (plan_.tail_begin < plan_.op_end) return run_tail(io);
+  for (size_t done = turn_.size(); !turn_.empty(); done += turn_.size()) {
+    INFER_TRY(deliver_turn(io));
+    begin_turn(done);
+    if (!turn_.empty()) run_ops(plan_.tail_begin, plan_.op_end);
+  }
   return {};
 }
 
-Result<void> CpuExecutable::run_tail(const runtime::StepIo& io) {
+/// The tail takes the wanted rows in turns; one that begins behind the last row is empty.
+void CpuExecutable::begin_turn(size_t first) {
   const std::span<const int32_t> all = want_rows_;
-  const auto turn_rows = static_cast<size_t>(plan_.capacity.n_logit_rows);
-  for (size_t begin = 0; begin < all.size(); begin += turn_rows) {
-    turn_ = all.subspan(begin, std::min(turn_rows, all.size() - begin));
-    find_turn_runs();
-    for (int i = plan_.tail_begin; i < plan_.op_end; ++i) run_op(i);
-    const auto n = static_cast<int64_t>(turn_.size());
-    const MatView<const float> logits{value(plan_.out), n, g_.n_vocab, g_.n_vocab};
-    bool has_nan = false;
-    for (int64_t r = 0; r < n; ++r) {
-      kern::LogitStats s;
-      k_.logit_stats(logits.ptr(r), g_.n_vocab, &s);
-      stats_[static_cast<size_t>(r)] = {s.max, s.argmax, s.sum_exp};
-      has_nan = has_nan || s.has_nan;
-    }
-    if (has_nan) return diagnose(io);
-    if (io.sink != nullptr)
-      io.sink->on_logits({turn_, logits, std::span(stats_).first(turn_.size())});
+  const auto most = static_cast<size_t>(plan_.capacity.n_logit_rows);
+  turn_ = plan_.tail_begin < plan_.op_end ? all.subspan(first, std::min(most, all.size() - first))
+                                          : std::span<const int32_t>();
+  find_turn_runs();
+}
+
+/// Runs ops [begin, end) as one run of the team, and looks at the logits if they come out.
+void CpuExecutable::run_ops(int begin, int end) {
+  pool_->run_team([&](Team& team) {
+    if (begin == plan_.op_begin) fill_rope_tables(team);
+    for (int i = begin; i < end; ++i) run_op(i, team);
+    if (end > plan_.tail_begin) find_stats(team);
+  });
+}
+
+void CpuExecutable::find_stats(Team& team) {
+  for_rows(team, static_cast<int64_t>(turn_.size()), g_.n_vocab, [&](int64_t r) {
+    k_.logit_stats(value(plan_.out) + r * g_.n_vocab, g_.n_vocab,
+                   &kernel_stats_[static_cast<size_t>(r)]);
+  });
+}
+
+/// Hands the logits of the turn over.
+Result<void> CpuExecutable::deliver_turn(const runtime::StepIo& io) {
+  const auto n = static_cast<int64_t>(turn_.size());
+  for (size_t r = 0; r < turn_.size(); ++r) {
+    const kern::LogitStats& s = kernel_stats_[r];
+    if (s.has_nan) return diagnose(io);
+    stats_[r] = {s.max, s.argmax, s.sum_exp};
   }
+  const MatView<const float> logits{value(plan_.out), n, g_.n_vocab, g_.n_vocab};
+  if (io.sink != nullptr)
+    io.sink->on_logits({turn_, logits, std::span(stats_).first(turn_.size())});
   return {};
 }
 
@@ -285,16 +334,14 @@ Error CpuExecutable::diagnose(const runtime::StepIo& io) {
   };
   const std::span<const int32_t> failed_turn = turn_;
   begin_step(*step_, io);
+  op_by_op_ = true;
   if (plan_.in != graph::kNoValue && !finite(plan_.in)) {
     return make_error(ErrorCode::kNumeric,
                       "NaN in the residual stream that came from the stage before");
   }
+  turn_ = failed_turn;
   for (int i = plan_.op_begin; i < plan_.op_end; ++i) {
-    if (i == plan_.tail_begin) {
-      turn_ = failed_turn;
-      find_turn_runs();
-    }
-    run_op(i);
+    pool_->run_team([&](Team& team) { run_op(i, team); });
     const graph::Op& op = g_.ops[static_cast<size_t>(i)];
     for (graph::ValueId v : op.out) {
       if (!finite(v)) {
@@ -308,39 +355,41 @@ Error CpuExecutable::diagnose(const runtime::StepIo& io) {
                     "NaN in the logits, not found again when the step was repeated");
 }
 
-void CpuExecutable::run_op(int index) {
+void CpuExecutable::run_op(int index, Team& team) {
+  const TimedOp timed(team.thread() == 0 ? profile_.get() : nullptr, index, turn_.size());
   const graph::Op& op = g_.ops[static_cast<size_t>(index)];
   switch (op.kind) {
     case graph::OpKind::kEmbed:
-      return embed(op);
+      return embed(op, team);
     case graph::OpKind::kNorm:
-      return norm(op);
+      if (norm_fused_[static_cast<size_t>(index - plan_.op_begin)] && !op_by_op_) return;
+      return norm(op, team);
     case graph::OpKind::kLinearGroup:
-      return linear_group(op, linears_[static_cast<size_t>(index - plan_.op_begin)]);
+      return linear_group(op, linears_[static_cast<size_t>(index - plan_.op_begin)], team);
     case graph::OpKind::kQkNormRopeStore:
-      return qk_norm_rope_store(op);
+      return qk_norm_rope_store(op, team);
     case graph::OpKind::kAttention:
-      return attention(op);
+      return attention(op, team);
     case graph::OpKind::kGatherRows:
-      return gather_rows(op);
+      return gather_rows(op, team);
     case graph::OpKind::kAdd:
-      return add(op);
+      return add(op, team);
     case graph::OpKind::kGlu:
-      return glu(op);
+      return glu(op, team);
     case graph::OpKind::kHeadNorm:
-      return head_norm(op);
+      return head_norm(op, team);
     case graph::OpKind::kRope:
-      return rope(op);
+      return rope(op, team);
     case graph::OpKind::kKvStore:
-      return kv_store(op);
+      return kv_store(op, team);
     case graph::OpKind::kMoeRoute:
-      return moe_route(op);
+      return moe_route(op, team);
     case graph::OpKind::kMoeGlu:
-      return moe_glu(op, linears_[static_cast<size_t>(index - plan_.op_begin)]);
+      return moe_glu(op, linears_[static_cast<size_t>(index - plan_.op_begin)], team);
     case graph::OpKind::kMoeDown:
-      return moe_down(op, linears_[static_cast<size_t>(index - plan_.op_begin)]);
+      return moe_down(op, linears_[static_cast<size_t>(index - plan_.op_begin)], team);
     case graph::OpKind::kGateAdd:
-      return gate_add(op);
+      return gate_add(op, team);
   }
 }
 

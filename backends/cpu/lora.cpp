@@ -18,7 +18,7 @@ void add_row(std::vector<LoraRun>* runs, int32_t i, int32_t mix) {
   if (mix < 0) return;
   if (!runs->empty()) {
     LoraRun& last = runs->back();
-    if (last.mix == mix && last.begin + last.n == i && i % kRowTile != 0) {
+    if (last.mix == mix && last.begin + last.n == i && last.n < kRowTile) {
       ++last.n;
       return;
     }
@@ -46,7 +46,6 @@ Result<const float*> CpuExecutable::load_half(const TensorView& view, const std:
   if (!n_bytes) return make_error(ErrorCode::kOutOfMemory, "{} is too large", name);
   INFER_ASSIGN(Buffer buffer,
                Buffer::allocate(*n_bytes, name.c_str(), device_.memory().huge_pages));
-  if (device_.memory().huge_pages) buffer.advise_huge();
   auto* out = buffer.as<float>();
   k_.decode_row[static_cast<size_t>(view.type)](view.data, view.n_elem(), out);
   for (int64_t i = 0; i < view.n_elem(); ++i) {
@@ -122,21 +121,25 @@ std::span<const LoraRun> CpuExecutable::lora_runs(const graph::Op& op, const Lin
 }
 
 /// A x of all rows that use adapters, for all items of the op.
-void CpuExecutable::lora_project(const graph::Op& op, const LinearPlan& lp) {
+void CpuExecutable::lora_project(const graph::Op& op, const LinearPlan& lp,
+                                 std::span<const LoraRun> runs, Team& team) {
   const kern::LinearKernel& f32 = f32_kernel(k_);
   const int64_t k = n_cols(op.in[0]);
   const int64_t x_stride = align_up<int64_t>(f32.act_bytes(k), 64);
   const float* x = value(op.in[0]);
-  for (const LoraRun& run : op_runs_) {
+  const auto n_run = static_cast<int64_t>(runs.size());
+  team.share(n_run, [&](int64_t task) {
+    const LoraRun& run = runs[static_cast<size_t>(task)];
     for (int64_t r = run.begin; r < run.begin + run.n; ++r)
       f32.prepare(x + r * k, k, lora_x_.data() + r * x_stride);
-  }
+  });
+  team.sync();
   const auto n_lora = static_cast<int64_t>(lp.lora.size());
-  pool_->for_each(static_cast<int64_t>(op_runs_.size()) * n_lora, [&](int64_t task, int thread) {
-    const LoraRun& run = op_runs_[static_cast<size_t>(task / n_lora)];
+  team.share(n_run * n_lora, [&](int64_t task) {
+    const LoraRun& run = runs[static_cast<size_t>(task / n_lora)];
     const LinearPlan::Lora& lora = lp.lora[static_cast<size_t>(task % n_lora)];
     if (scale_in(step_->mix(run.mix), lora.adapter) == nullptr) return;
-    float* h = thread_tile(thread);
+    float* h = thread_tile(team.thread());
     kern::LinearArgs args;
     args.w = reinterpret_cast<const std::byte*>(lora.a);
     args.act = lora_x_.data() + run.begin * x_stride;
@@ -145,24 +148,29 @@ void CpuExecutable::lora_project(const graph::Op& op, const LinearPlan& lp) {
     args.n = args.n_end = args.out_stride = lora.rank;
     args.k = k;
     args.out = h;
-    args.scratch = thread_scratch(thread);
+    args.scratch = thread_scratch(team.thread());
+    args.l2_bytes = device_.l2_bytes();
     f32.run(args);
     std::byte* to = lora_h_.data() + lora.h_offset + run.begin * lora.h_stride;
     for (int64_t r = 0; r < run.n; ++r)
       f32.prepare(h + r * lora.rank, lora.rank, to + r * lora.h_stride);
   });
+  team.sync();
 }
 
 /// Outputs [n_begin, n_end) of rows [row, row + m), one row tile at most.
-void CpuExecutable::lora_add(const LinearPlan& lp, const LinearPlan::Item& item, int64_t row,
-                             int64_t m, int64_t n_begin, int64_t n_end, float* y, int64_t y_stride,
-                             int thread) {
+void CpuExecutable::lora_add(const LinearPlan& lp, const LinearPlan::Item& item,
+                             std::span<const LoraRun> runs, int64_t row, int64_t m, int64_t n_begin,
+                             int64_t n_end, float* y, int64_t y_stride, int thread) {
   const kern::LinearKernel& f32 = f32_kernel(k_);
   const int64_t n = n_end - n_begin;
-  float* add = thread_tile(thread) + 2 * kRowTile * item.chunk;
-  const auto first = std::lower_bound(op_runs_.begin(), op_runs_.end(), row,
-                                      [](const LoraRun& a, int64_t at) { return a.begin < at; });
-  for (auto run = first; run != op_runs_.end() && run->begin < row + m; ++run) {
+  float* add = thread_tile(thread) + 2 * kRowTile * item.tile_n;
+  const auto first =
+      std::lower_bound(runs.begin(), runs.end(), row,
+                       [](const LoraRun& a, int64_t at) { return a.begin + a.n <= at; });
+  for (auto run = first; run != runs.end() && run->begin < row + m; ++run) {
+    const int64_t begin = std::max<int64_t>(run->begin, row);
+    const int64_t n_row = std::min<int64_t>(run->begin + run->n, row + m) - begin;
     const auto mix = step_->mix(run->mix);
     for (size_t i = item.lora_begin; i < item.lora_end; ++i) {
       const LinearPlan::Lora& lora = lp.lora[i];
@@ -170,9 +178,9 @@ void CpuExecutable::lora_add(const LinearPlan& lp, const LinearPlan::Item& item,
       if (scale == nullptr) continue;
       kern::LinearArgs args;
       args.w = reinterpret_cast<const std::byte*>(lora.b);
-      args.act = lora_h_.data() + lora.h_offset + run->begin * lora.h_stride;
+      args.act = lora_h_.data() + lora.h_offset + begin * lora.h_stride;
       args.act_stride = lora.h_stride;
-      args.m = run->n;
+      args.m = n_row;
       args.n = item.w.n;
       args.k = lora.rank;
       args.n_begin = n_begin;
@@ -180,9 +188,10 @@ void CpuExecutable::lora_add(const LinearPlan& lp, const LinearPlan::Item& item,
       args.out = add;
       args.out_stride = n;
       args.scratch = thread_scratch(thread);
+      args.l2_bytes = device_.l2_bytes();
       f32.run(args);
-      for (int64_t r = 0; r < run->n; ++r) {
-        float* y_row = y + (run->begin - row + r) * y_stride;
+      for (int64_t r = 0; r < n_row; ++r) {
+        float* y_row = y + (begin - row + r) * y_stride;
         k_.scale(add + r * n, lora.scale * *scale, n, add + r * n);
         k_.add(y_row, add + r * n, n, y_row);
       }

@@ -9,9 +9,9 @@
 /// whoever else is in the step.
 namespace infer::cpu {
 
-void CpuExecutable::moe_route(const graph::Op& op) {
+void CpuExecutable::moe_route(const graph::Op& op, Team& team) {
   const auto& a = op.as<graph::MoeRouteAttrs>();
-  for_rows(n_tok_, a.n_expert * (1 + a.n_used), [&](int64_t r) {
+  for_rows(team, n_tok_, a.n_expert * (1 + a.n_used), [&](int64_t r) {
     float* p =
         value(op.in[0]) + r * a.n_expert;  // logits, then probabilities; nobody reads them again
     float* ids = value(op.out[0]) + r * 2 * a.n_used;
@@ -36,8 +36,7 @@ void CpuExecutable::moe_route(const graph::Op& op) {
   });
 }
 
-void CpuExecutable::moe_gather(const float* x, int64_t k, int64_t n_used, bool per_choice,
-                               const float* route, const LinearPlan& lp) {
+void CpuExecutable::sort_pairs(int64_t n_used, const float* route) {
   const int64_t n_pair = n_tok_ * n_used;
   const auto expert_of = [&](int64_t pair) {
     return static_cast<size_t>(route[pair / n_used * 2 * n_used + pair % n_used]);
@@ -50,34 +49,40 @@ void CpuExecutable::moe_gather(const float* x, int64_t k, int64_t n_used, bool p
   }
   for (size_t e = moe_begin_.size() - 1; e > 0; --e) moe_begin_[e] = moe_begin_[e - 1];
   moe_begin_[0] = 0;
-  for (const LinearPlan::Act& act : lp.acts) {
-    for_rows(n_pair, k, [&](int64_t i) {
-      const int64_t pair = moe_pairs_[static_cast<size_t>(i)];
-      act.kernel->prepare(x + (per_choice ? pair : pair / n_used) * k, k,
-                          act_.data() + act.offset + i * act.stride);
-    });
-  }
 }
 
-void CpuExecutable::moe_glu(const graph::Op& op, const LinearPlan& lp) {
+LinearInput CpuExecutable::moe_gather(const float* x, int64_t k, int64_t n_used, bool per_choice,
+                                      const float* route, const LinearPlan& lp, Team& team) {
+  team.once([&] { sort_pairs(n_used, route); });
+  for_rows(team, n_tok_ * n_used, k, [&](int64_t i) {
+    const int64_t pair = moe_pairs_[static_cast<size_t>(i)];
+    prepare_row(lp, x + (per_choice ? pair : pair / n_used) * k, k,
+                act_.data() + i * lp.act_stride);
+  });
+  return {act_.data(), {}};
+}
+
+void CpuExecutable::moe_glu(const graph::Op& op, const LinearPlan& lp, Team& team) {
   const auto& a = op.as<graph::MoeLinearAttrs>();
-  moe_gather(value(op.in[0]), n_cols(op.in[0]), a.n_used, /*per_choice=*/false, value(op.in[1]),
-             lp);
-  if (!lp.taps.empty()) tap_experts(lp, value(op.in[0]), a.n_used);
+  const LinearInput in = moe_gather(value(op.in[0]), n_cols(op.in[0]), a.n_used,
+                                    /*per_choice=*/false, value(op.in[1]), lp, team);
+  if (!lp.taps.empty()) tap_experts(lp, value(op.in[0]), a.n_used, team);
   const LinearPlan::Item& gate_item = lp.items[0];
   const int64_t n_ff = gate_item.w.n;
   float* out = value(op.out[0]);
-  pool_->for_each(a.n_expert * lp.n_task, [&](int64_t i, int thread) {
+  team.share(a.n_expert * lp.n_task, [&](int64_t i) {
     const int64_t e = i / lp.n_task;
     const int64_t n_begin = i % lp.n_task * gate_item.chunk;
     const int64_t n = std::min(n_ff - n_begin, gate_item.chunk);
     const int64_t end = moe_begin_[static_cast<size_t>(e) + 1];
-    float* gate = thread_tile(thread);
+    float* gate = thread_tile(team.thread());
     float* up = gate + kRowTile * gate_item.chunk;
     for (int64_t row = moe_begin_[static_cast<size_t>(e)]; row < end; row += kRowTile) {
       const int64_t m = std::min(kRowTile, end - row);
-      run_kernel(lp, gate_item, row, m, n_begin, n_begin + n, gate, gate_item.chunk, thread, e);
-      run_kernel(lp, lp.items[1], row, m, n_begin, n_begin + n, up, gate_item.chunk, thread, e);
+      run_kernel(lp, gate_item, in, row, m, n_begin, n_begin + n, gate, gate_item.chunk,
+                 team.thread(), e);
+      run_kernel(lp, lp.items[1], in, row, m, n_begin, n_begin + n, up, gate_item.chunk,
+                 team.thread(), e);
       for (int64_t r = 0; r < m; ++r) {
         k_.glu(static_cast<kern::GluKind>(a.glu), gate + r * gate_item.chunk,
                up + r * gate_item.chunk, n,
@@ -85,32 +90,35 @@ void CpuExecutable::moe_glu(const graph::Op& op, const LinearPlan& lp) {
       }
     }
   });
+  team.sync();
 }
 
-void CpuExecutable::moe_down(const graph::Op& op, const LinearPlan& lp) {
+void CpuExecutable::moe_down(const graph::Op& op, const LinearPlan& lp, Team& team) {
   const auto& a = op.as<graph::MoeLinearAttrs>();
   const float* route = value(op.in[1]);
   const LinearPlan::Item& item = lp.items[0];
-  moe_gather(value(op.in[0]), item.w.k, a.n_used, /*per_choice=*/true, route, lp);
-  if (!lp.taps.empty()) tap_experts(lp, value(op.in[0]), 1);
+  const LinearInput in =
+      moe_gather(value(op.in[0]), item.w.k, a.n_used, /*per_choice=*/true, route, lp, team);
+  if (!lp.taps.empty()) tap_experts(lp, value(op.in[0]), 1, team);
   const int64_t n_embd = item.w.n;
   auto* y = moe_out_.as<float>();  // in the order of moe_pairs_' values: row, then choice
-  pool_->for_each(a.n_expert * lp.n_task, [&](int64_t i, int thread) {
+  team.share(a.n_expert * lp.n_task, [&](int64_t i) {
     const int64_t e = i / lp.n_task;
     const int64_t n_begin = i % lp.n_task * item.chunk;
     const int64_t n = std::min(n_embd - n_begin, item.chunk);
     const int64_t end = moe_begin_[static_cast<size_t>(e) + 1];
-    float* tile = thread_tile(thread);
+    float* tile = thread_tile(team.thread());
     for (int64_t row = moe_begin_[static_cast<size_t>(e)]; row < end; row += kRowTile) {
       const int64_t m = std::min(kRowTile, end - row);
-      run_kernel(lp, item, row, m, n_begin, n_begin + n, tile, item.chunk, thread, e);
+      run_kernel(lp, item, in, row, m, n_begin, n_begin + n, tile, item.chunk, team.thread(), e);
       for (int64_t r = 0; r < m; ++r) {
         std::copy_n(tile + r * item.chunk, n,
                     y + moe_pairs_[static_cast<size_t>(row + r)] * n_embd + n_begin);
       }
     }
   });
-  for_rows(n_tok_, n_embd * a.n_used, [&](int64_t r) {
+  team.sync();
+  for_rows(team, n_tok_, n_embd * a.n_used, [&](int64_t r) {
     const float* weights = route + r * 2 * a.n_used + a.n_used;
     float* sum = y + r * a.n_used * n_embd;
     k_.scale(sum, weights[0], n_embd, sum);
@@ -123,9 +131,9 @@ void CpuExecutable::moe_down(const graph::Op& op, const LinearPlan& lp) {
   });
 }
 
-void CpuExecutable::gate_add(const graph::Op& op) {
+void CpuExecutable::gate_add(const graph::Op& op, Team& team) {
   const int64_t n = n_cols(op.out[0]);
-  for_rows(n_tok_, n, [&](int64_t r) {
+  for_rows(team, n_tok_, n, [&](int64_t r) {
     float* y = value(op.in[0]) + r * n;
     const float gate = 1.0f / (1.0f + std::exp(-value(op.in[1])[r]));
     k_.scale(y, gate, n, y);

@@ -45,26 +45,27 @@ void CpuExecutable::tap_columns(runtime::ActivationSums& sums, int64_t mat, int6
   }
 }
 
-void CpuExecutable::tap_rows(const LinearPlan& lp, const float* x, int64_t m) {
+void CpuExecutable::tap_rows(const LinearPlan& lp, const float* x, int64_t m, Team& team) {
   for (runtime::ActivationSums* sums : lp.taps) {
     const int64_t k = sums->n_k;
-    sums->n_row[0] += m;
-    pool_->for_each(ceil_div(k, kTapCols), [&](int64_t i, int) {
+    if (team.thread() == 0) sums->n_row[0] += m;
+    team.share(ceil_div(k, kTapCols), [&](int64_t i) {
       tap_columns(*sums, 0, m, i * kTapCols, std::min(k, (i + 1) * kTapCols),
                   [&](int64_t r) { return x + r * k; });
     });
   }
 }
 
-void CpuExecutable::tap_experts(const LinearPlan& lp, const float* x, int64_t pairs_a_row) {
+void CpuExecutable::tap_experts(const LinearPlan& lp, const float* x, int64_t pairs_a_row,
+                                Team& team) {
   for (runtime::ActivationSums* sums : lp.taps) {
     const int64_t k = sums->n_k;
     const auto n_expert = static_cast<int64_t>(sums->n_row.size());
     const int64_t n_part = ceil_div(k, kTapCols);
     const auto begin_of = [&](int64_t e) { return moe_begin_[static_cast<size_t>(e)]; };
-    for (int64_t e = 0; e < n_expert; ++e)
+    for (int64_t e = 0; team.thread() == 0 && e < n_expert; ++e)
       sums->n_row[static_cast<size_t>(e)] += begin_of(e + 1) - begin_of(e);
-    pool_->for_each(n_expert * n_part, [&](int64_t i, int) {
+    team.share(n_expert * n_part, [&](int64_t i) {
       const int64_t e = i / n_part;
       const int64_t col = i % n_part * kTapCols;
       tap_columns(*sums, e, begin_of(e + 1) - begin_of(e), col, std::min(k, col + kTapCols),

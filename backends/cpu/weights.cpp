@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "backends/cpu/pack.h"
 #include "core/base/check.h"
 #include "core/base/checked.h"
 #include "core/base/error.h"
@@ -11,10 +12,6 @@
 
 namespace infer::cpu {
 namespace {
-
-// A packing task takes at least so many outputs, and about so many bytes.
-constexpr int64_t kPackRows = 64;
-constexpr int64_t kPackBytes = int64_t{256} << 10;
 
 std::set<graph::WeightId> matrices_of(const graph::Graph& g, const graph::StagePlan& plan) {
   std::set<graph::WeightId> ids;
@@ -59,6 +56,13 @@ const kern::LinearKernel* linear_kernel(const kern::CpuKernels& kernels, DType t
   return k.run != nullptr ? &k : nullptr;
 }
 
+Products products_of(const kern::LinearKernel& kernel, DType type, int64_t k) {
+  if (kernel.act_bytes(k) >= 2 * k) return Products::kF32;
+  const QuantType& t = quant_type(type);
+  // Levels of 4 bits and their scales and minima take 5 bits at most.
+  return t.block_bytes * 8 <= t.block_len * 5 ? Products::kInt4 : Products::kInt8;
+}
+
 /// Where the matrices go, before any is packed: own_bytes_ counts the packed ones.
 void StageWeights::place_matrix(const graph::Graph& graph, graph::WeightId id,
                                 const runtime::CompileOptions& options, const Device& device) {
@@ -76,23 +80,32 @@ void StageWeights::place_matrix(const graph::Graph& graph, graph::WeightId id,
   matrices_.emplace(id, m);
 }
 
-void StageWeights::pack_matrix(const graph::Graph& graph, graph::WeightId id, Device& device) {
-  const graph::Weight& w = graph.weights[static_cast<size_t>(id)];
-  PackedMatrix& m = matrices_.at(id);
-  const int64_t file_bytes = w.view.n_bytes / w.n_expert();
-  std::byte* packed = packed_.data() + m.packed_at;
-  const int64_t row_bytes = m.expert_bytes / std::max<int64_t>(m.n, 1) + 1;
-  const int64_t rows = align_up(std::max(kPackRows, kPackBytes / row_bytes), m.kernel->n_align);
-  const int64_t n_task = ceil_div(m.n, rows);
-  device.pool(2).for_each(n_task * w.n_expert(), [&](int64_t i, int) {
-    const int64_t begin = i % n_task * rows;
-    const int64_t end = std::min(m.n, begin + rows);
-    std::byte* to = packed + i / n_task * m.expert_bytes;
-    const int64_t from_byte = m.kernel->packed_bytes(begin, m.k);
-    Buffer::commit(to + from_byte, m.kernel->packed_bytes(end, m.k) - from_byte);
-    m.kernel->pack(w.view.data + i / n_task * file_bytes, m.n, m.k, begin, end, to);
+/// Tells of matrices that stay in the file at once, of packed ones as they are done.
+void StageWeights::pack(const graph::Graph& graph, std::span<const graph::WeightId> ids,
+                        const runtime::CompileOptions& options, Device& device) {
+  std::vector<PackJob> jobs;
+  std::vector<graph::WeightId> packed;  // ids of the jobs
+  int64_t all = 0;
+  int64_t done = 0;
+  for (graph::WeightId id : ids) {
+    const graph::Weight& w = graph.weights[static_cast<size_t>(id)];
+    PackedMatrix& m = matrices_.at(id);
+    all += w.view.n_bytes;
+    if (m.kernel->file_layout) {
+      done += w.view.n_bytes;
+      continue;
+    }
+    m.data = packed_.data() + m.packed_at;
+    jobs.push_back({m.kernel, w.view.data, w.view.n_bytes / w.n_expert(),
+                    packed_.data() + m.packed_at, m.expert_bytes, m.n, m.k, w.n_expert()});
+    packed.push_back(id);
+  }
+  if (options.progress && all > 0) options.progress(done, all);
+  pack_matrices(jobs, device.pool(2), [&](size_t i) {
+    if (options.weight_copied) options.weight_copied(packed[i]);
+    done += graph.weights[static_cast<size_t>(packed[i])].view.n_bytes;
+    if (options.progress) options.progress(done, all);
   });
-  m.data = packed;
 }
 
 Result<void> StageWeights::add_vector(const graph::Graph& graph, graph::WeightId id,
@@ -127,25 +140,17 @@ Result<StageWeights> StageWeights::load(const graph::Graph& graph, const graph::
   StageWeights weights;
   const auto vectors = vectors_of(graph, plan);
   const auto matrices = matrices_of(graph, plan);
-  int64_t all = 0;
-  int64_t done = 0;
-  for (graph::WeightId id : matrices) all += graph.weights[static_cast<size_t>(id)].view.n_bytes;
+  // As they lie in the file.
+  std::vector<graph::WeightId> order(matrices.begin(), matrices.end());
+  std::ranges::sort(order, std::less(), [&](graph::WeightId id) {
+    return graph.weights[static_cast<size_t>(id)].view.data;
+  });
   for (graph::WeightId id : vectors) INFER_TRY(weights.add_vector(graph, id, device.kernels()));
-  for (graph::WeightId id : matrices) weights.place_matrix(graph, id, options, device);
+  for (graph::WeightId id : order) weights.place_matrix(graph, id, options, device);
   INFER_ASSIGN(weights.packed_, Buffer::allocate(weights.packed_bytes_, "packed weights",
                                                  device.memory().huge_pages));
   weights.own_bytes_ += weights.packed_bytes_;
-  for (graph::WeightId id : matrices) {
-    if (!weights.matrices_.at(id).kernel->file_layout) {
-      weights.pack_matrix(graph, id, device);
-      if (options.weight_copied) options.weight_copied(id);
-    }
-    done += graph.weights[static_cast<size_t>(id)].view.n_bytes;
-    if (options.progress) options.progress(done, all);
-  }
-  // Only now: clearing huge pages while packing takes longer than small ones, which the system
-  // merges later.
-  if (device.memory().huge_pages) weights.packed_.advise_huge();
+  weights.pack(graph, order, options, device);
   return weights;
 }
 

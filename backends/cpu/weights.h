@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -18,7 +19,7 @@ struct PackedMatrix {
   const kern::LinearKernel* kernel = nullptr;
   const std::byte* data = nullptr;
   int64_t n = 0, k = 0;
-  int64_t expert_bytes = 0;  ///< from one expert's matrix to the next
+  int64_t expert_bytes = 0;  ///< of one matrix: from one expert's to the next
   int64_t packed_at = 0;     ///< where `data` begins among the packed matrices
 };
 
@@ -44,7 +45,8 @@ class StageWeights {
  private:
   void place_matrix(const graph::Graph& graph, graph::WeightId id,
                     const runtime::CompileOptions& options, const Device& device);
-  void pack_matrix(const graph::Graph& graph, graph::WeightId id, Device& device);
+  void pack(const graph::Graph& graph, std::span<const graph::WeightId> ids,
+            const runtime::CompileOptions& options, Device& device);
   Result<void> add_vector(const graph::Graph& graph, graph::WeightId id,
                           const kern::CpuKernels& kernels);
 
@@ -57,5 +59,10 @@ class StageWeights {
 
 /// The kernel for a matrix of `type`; nullptr when it cannot be computed.
 const kern::LinearKernel* linear_kernel(const kern::CpuKernels& kernels, DType type, bool precise);
+
+/// What a kernel's products are of: f32 numbers, 8-bit ones, or 8-bit ones of which the weight has
+/// at most 4 bits.
+enum class Products : uint8_t { kF32, kInt8, kInt4 };
+Products products_of(const kern::LinearKernel& kernel, DType type, int64_t k);
 
 }  // namespace infer::cpu

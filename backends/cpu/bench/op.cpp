@@ -90,7 +90,8 @@ Result<OpReport> measure_op(const OpSpec& spec, const OpOptions& options) {
   const int n_threads = options.n_threads > 0 ? options.n_threads : topology.n_threads;
   const bool pin = options.pin && n_threads <= topology.n_physical;
   ThreadPool pool({.n_threads = n_threads, .pin = pin, .cpus = topology.cpus});
-  INFER_ASSIGN(const OpRun run, op->make(spec, {kernels, pool, topology.l3_bytes}));
+  INFER_ASSIGN(const OpRun run,
+               op->make(spec, {kernels, pool, topology.l2_bytes, topology.l3_bytes}));
 
   OpReport report;
   report.isa = kernels.isa;
@@ -98,7 +99,8 @@ Result<OpReport> measure_op(const OpSpec& spec, const OpOptions& options) {
   report.n_copy = run.n_copy;
   report.bytes = run.bytes;
   report.ops = run.ops;
-  report.int8 = run.int8;
+  if (run.products == Products::kInt8) report.limit = &Limits::int8;
+  if (run.products == Products::kInt4) report.limit = &Limits::int4;
   int64_t next = 0;
   report.call_s = time_calls(options.timing, [&](int64_t n) {
     for (int64_t i = 0; i < n; ++i) run.call(next++ % run.n_copy);

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/cpu/bench/roofline.h"
 #include "backends/cpu/bench/timing.h"
 #include "core/base/dtype.h"
 #include "core/base/result.h"
@@ -35,10 +36,10 @@ struct OpOptions {
 struct OpReport {
   std::string isa;
   int n_threads = 1;
-  int n_copy = 1;              ///< of the weights or of K and V
-  double bytes = 0, ops = 0;   ///< a call reads and writes so much, and multiplies and adds
-  bool int8 = false;           ///< its multiplications are 8-bit ones
-  std::vector<double> call_s;  ///< seconds a call, one a sample
+  int n_copy = 1;             ///< of the weights or of K and V
+  double bytes = 0, ops = 0;  ///< a call reads and writes so much, and multiplies and adds
+  Limits::Ops Limits::*limit = &Limits::f32;  ///< for what it multiplies
+  std::vector<double> call_s;                 ///< seconds a call, one a sample
 };
 
 /// "linear", "attention", ...: what measure_op knows.

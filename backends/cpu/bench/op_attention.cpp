@@ -17,7 +17,7 @@ struct Attention {
   Buffer q, out, partial, scratch;
   kern::AttnArgs base;
   std::vector<int32_t> table, q_slot;
-  int64_t n_tile = 0, n_span = 0, group = 0, span_floats = 0, scratch_stride = 0;
+  int64_t n_tile = 0, tile_rows = 0, n_span = 0, group = 0, span_floats = 0, scratch_stride = 0;
   bool split = false;
 
   Result<void> allocate(const OpSpec& s, int n_threads, int n_copy);
@@ -51,11 +51,11 @@ Result<void> Attention::allocate(const OpSpec& s, int n_threads, int n_copy) {
 
 kern::AttnArgs Attention::unit_args(int64_t unit, int64_t copy, const OpSpec& s) {
   kern::AttnArgs a = base;
-  const int64_t row = unit / s.n_kv_head * kern::kAttnRows;
+  const int64_t row = unit / s.n_kv_head * tile_rows;
   a.pool.k = k[static_cast<size_t>(copy)].data();
   a.pool.v = v[static_cast<size_t>(copy)].data();
   a.kv_head = unit % s.n_kv_head;
-  a.n_rows = std::min(kern::kAttnRows, s.m - row);
+  a.n_rows = std::min(tile_rows, s.m - row);
   a.q += row * a.q_stride;
   a.q_slot = q_slot.data() + row;
   a.span_end = a.q_slot[a.n_rows - 1] / kern::kSpanSlots + 1;
@@ -65,7 +65,7 @@ kern::AttnArgs Attention::unit_args(int64_t unit, int64_t copy, const OpSpec& s)
 
 void Attention::finish(int64_t unit, const OpSpec& s) {
   const kern::AttnArgs a = unit_args(unit, 0, s);
-  const int64_t row = unit / s.n_kv_head * kern::kAttnRows;
+  const int64_t row = unit / s.n_kv_head * tile_rows;
   for (int64_t r = 0; r < a.n_rows; ++r) {
     for (int64_t h = 0; h < group; ++h) {
       float* left = a.partial + r * a.partial_row_stride + h * (2 + s.head_dim);
@@ -117,7 +117,8 @@ Result<OpRun> make_attention(const OpSpec& spec, const OpContext& context) {
   const kern::KvType type = spec.kv_f32 ? kern::KvType::kF32 : kern::KvType::kF16;
   op->kernels = &context.kernels;
   op->group = spec.n_head / spec.n_kv_head;
-  op->n_tile = ceil_div(spec.m, kern::kAttnRows);
+  op->tile_rows = kern::attn_rows(op->group);
+  op->n_tile = ceil_div(spec.m, op->tile_rows);
   op->n_span = ceil_div(spec.n_kv, kern::kSpanSlots);
   op->split = op->n_span > 1 && op->n_tile * spec.n_kv_head < 2 * context.pool.n_threads();
   kern::AttnArgs& base = op->base;
@@ -128,7 +129,7 @@ Result<OpRun> make_attention(const OpSpec& spec, const OpContext& context) {
   base.q_stride = spec.n_head * spec.head_dim;
   base.scale = 1.0f / std::sqrt(static_cast<float>(spec.head_dim));
   base.partial_row_stride = op->group * (2 + spec.head_dim);
-  op->span_floats = kern::kAttnRows * base.partial_row_stride;
+  op->span_floats = op->tile_rows * base.partial_row_stride;
   op->table.resize(static_cast<size_t>(ceil_div(spec.n_kv, kern::kBlockTok)));
   std::iota(op->table.begin(), op->table.end(), 0);
   base.block_table = op->table.data();

@@ -11,14 +11,14 @@
 namespace infer::cpu::bench {
 namespace {
 
-constexpr int64_t kTasksPerThread = 4;  // as backends/cpu/linear.cpp shares out
+constexpr int64_t kTasksPerThread = 16;  // as backends/cpu/linear.cpp shares out
 constexpr int64_t kMaxChunk = 256;
 
 struct Linear {
   const kern::LinearKernel* kernel = nullptr;
   std::vector<Buffer> weights;  ///< packed, one a copy
   Buffer x, act, out, scratch;
-  int64_t act_stride = 0, scratch_stride = 0, chunk = 0;
+  int64_t act_stride = 0, scratch_stride = 0, chunk = 0, l2_bytes = 0;
 
   Result<void> pack(const OpSpec& s, int64_t file_bytes, int n_copy);
   Result<void> prepare(const OpSpec& s, int n_threads);
@@ -62,12 +62,13 @@ void Linear::call(const OpSpec& s, ThreadPool& pool, int64_t copy) {
   const int64_t n_tile = ceil_div(s.m, kRowTile);
   const std::byte* w = weights[static_cast<size_t>(copy)].data();
   pool.for_each(ceil_div(s.n, chunk) * n_tile, [&](int64_t task, int thread) {
-    const int64_t row = task % n_tile * kRowTile;
+    const int64_t tile = task % n_tile;
+    const int64_t row = tile * s.m / n_tile;
     kern::LinearArgs a;
     a.w = w;
     a.act = act.data() + row * act_stride;
     a.act_stride = act_stride;
-    a.m = std::min(kRowTile, s.m - row);
+    a.m = (tile + 1) * s.m / n_tile - row;
     a.n = s.n;
     a.k = s.k;
     a.n_begin = task / n_tile * chunk;
@@ -75,6 +76,7 @@ void Linear::call(const OpSpec& s, ThreadPool& pool, int64_t copy) {
     a.out = out.as<float>() + row * s.n + a.n_begin;
     a.out_stride = s.n;
     a.scratch = scratch.data() + thread * scratch_stride;
+    if (l2_bytes > 0) a.l2_bytes = l2_bytes;
     kernel->run(a);
   });
 }
@@ -83,6 +85,7 @@ void Linear::call(const OpSpec& s, ThreadPool& pool, int64_t copy) {
 
 Result<OpRun> make_linear(const OpSpec& spec, const OpContext& context) {
   auto op = std::make_shared<Linear>();
+  op->l2_bytes = context.l2_bytes;
   op->kernel = linear_kernel(context.kernels, spec.type, spec.precise);
   if (op->kernel == nullptr)
     return make_error(ErrorCode::kUnsupported, "linear: no kernel for {} on {}", name_of(spec.type),
@@ -104,7 +107,7 @@ Result<OpRun> make_linear(const OpSpec& spec, const OpContext& context) {
               static_cast<double>(spec.m * op->act_stride + spec.m * spec.n * 4);
   run.ops =
       2.0 * static_cast<double>(spec.m) * static_cast<double>(spec.n) * static_cast<double>(spec.k);
-  run.int8 = op->kernel->act_bytes(spec.k) < spec.k * 4;
+  run.products = products_of(*op->kernel, spec.type, spec.k);
   run.call = [op = op.get(), spec, &pool = context.pool](int64_t copy) {
     op->call(spec, pool, copy);
   };

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "backends/cpu/bench/op.h"
+#include "backends/cpu/weights.h"
 #include "core/base/thread_pool.h"
 #include "kernels/cpu/table.h"
 
@@ -16,13 +17,13 @@ struct OpRun {
   std::shared_ptr<void> data;  ///< keeps the operands alive
   int n_copy = 1;
   double bytes = 0, ops = 0;
-  bool int8 = false;
+  Products products = Products::kF32;
 };
 
 struct OpContext {
   const kern::CpuKernels& kernels;
   ThreadPool& pool;
-  int64_t l3_bytes;
+  int64_t l2_bytes, l3_bytes;
 };
 
 Result<OpRun> make_linear(const OpSpec& spec, const OpContext& context);

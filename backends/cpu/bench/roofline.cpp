@@ -82,6 +82,18 @@ kern::RooflineArgs loop_args() {
   return args;
 }
 
+RooflinePoint::Kind kind_of(kern::RooflineLoop::Kind kind) {
+  switch (kind) {
+    case kern::RooflineLoop::Kind::kF32:
+      return RooflinePoint::Kind::kF32;
+    case kern::RooflineLoop::Kind::kInt8:
+      return RooflinePoint::Kind::kInt8;
+    case kern::RooflineLoop::Kind::kInt4:
+      return RooflinePoint::Kind::kInt4;
+  }
+  return {};
+}
+
 RooflinePoint measure_loop(ThreadPool& pool, const kern::RooflineLoop& loop, const Timing& timing) {
   std::atomic<double> sink = 0.0;
   constexpr int64_t kIter = 1024;  // a call, so that starting the threads does not show
@@ -93,8 +105,7 @@ RooflinePoint measure_loop(ThreadPool& pool, const kern::RooflineLoop& loop, con
     });
   };
   RooflinePoint point;
-  point.kind = loop.kind == kern::RooflineLoop::Kind::kF32 ? RooflinePoint::Kind::kF32
-                                                           : RooflinePoint::Kind::kInt8;
+  point.kind = kind_of(loop.kind);
   point.name = loop.name;
   point.recipe = loop.recipe;
   const double ops = static_cast<double>(loop.ops_per_iter * kIter * pool.n_threads());
@@ -150,6 +161,23 @@ double best_of(const std::vector<double>& per_s) {
   double best = 0.0;
   for (const double v : per_s) best = v > best ? v : best;
   return best;
+}
+
+Limits limits_of(const RooflineReport& report, std::string_view isa, int n_threads) {
+  Limits limits;
+  for (const RooflinePoint& p : report.points) {
+    if (p.isa != isa || p.n_threads != n_threads) continue;
+    const double best = best_of(p.per_s);
+    const auto raise = [&](Limits::Ops* ops) {
+      if (best > ops->per_s) *ops = {best, p.name};
+    };
+    if (p.kind == RooflinePoint::Kind::kRead) limits.read_per_s = best;
+    if (p.kind == RooflinePoint::Kind::kF32) raise(&limits.f32);
+    if (p.kind == RooflinePoint::Kind::kInt8) raise(&limits.int8);
+    if (p.kind == RooflinePoint::Kind::kInt8 || p.kind == RooflinePoint::Kind::kInt4)
+      raise(&limits.int4);
+  }
+  return limits;
 }
 
 Result<RooflineReport> measure_roofline(const RooflineOptions& options) {

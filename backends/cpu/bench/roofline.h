@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backends/cpu/bench/timing.h"
@@ -21,7 +22,7 @@ struct RooflineOptions {
 };
 
 struct RooflinePoint {
-  enum class Kind : uint8_t { kRead, kF32, kInt8 };
+  enum class Kind : uint8_t { kRead, kF32, kInt8, kInt4 /* 8 bits times 4 */ };
   std::string isa, name, recipe;
   Kind kind = Kind::kRead;
   int n_threads = 1;
@@ -47,5 +48,17 @@ Result<RooflineReport> measure_roofline(const RooflineOptions& options);
 
 /// The best sample: disturbance by others only ever slows down.
 double best_of(const std::vector<double>& per_s);
+
+/// The best of one ISA level with one number of threads; 0 for what was not measured.
+struct Limits {
+  struct Ops {
+    double per_s = 0.0;
+    std::string name;  ///< of the loop that reached it
+  };
+  double read_per_s = 0.0;  ///< bytes
+  Ops f32, int8;
+  Ops int4;  ///< of 8-bit numbers of which one has 4 bits: what is good for 8 is good for these
+};
+Limits limits_of(const RooflineReport& report, std::string_view isa, int n_threads);
 
 }  // namespace infer::cpu::bench
