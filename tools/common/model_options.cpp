@@ -72,6 +72,7 @@ Result<std::shared_ptr<const model::Model>> open_model(const std::string& path,
       given += fmt::format("{}{} {}", given.empty() ? "" : ", ", o.flag, o.key);
   }
   INFER_ASSIGN(auto file, gguf::Reader::open(path, {.use_mmap = !options.no_mmap,
+                                                    .huge_pages = !options.no_hugepages,
                                                     .overrides = std::move(overrides)}));
   auto model = model::Model::load(std::move(file));
   if (!model.ok() && !given.empty()) {
@@ -172,7 +173,7 @@ void add_model_options(CLI::App& app, ModelOptions* o) {
   app.add_option("--threads-batch", o->n_threads_batch, "threads for prompts; 0: as -t (also -tb)")
       ->check(threads);
   app.add_option("--isa", o->isa,
-                 "CPU level: generic, avx2, avx512; default: the best but avx512, which is new");
+                 "CPU level: generic, avx2, avx512; default: the best that this CPU has");
   add_device_options(app, &o->device);
   app.add_option("--cache-type-k", o->type_k,
                  "type of the K cache: f16, f32, q8_0, q4_0, on GPUs bf16; default: f16, with "

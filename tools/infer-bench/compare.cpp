@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -97,31 +98,53 @@ Result<Outcome> run_command(const std::string& command, char which) {
   return outcome;
 }
 
-/// The output as JSON, or its last line that is an object.
+bool is_tree(const nlohmann::json& json) { return json.is_object() || json.is_array(); }
+
+/// The output as JSON; or its last line that is an object; or what begins with a line's first
+/// character and goes on to the end. null when there is none of it.
 nlohmann::json find_json(const std::string& out) {
-  nlohmann::json whole = nlohmann::json::parse(out, nullptr, false);
-  if (whole.is_object()) return whole;
-  size_t end = out.size();
-  while (end > 0) {
-    const size_t newline = out.rfind('\n', end - 1);
-    const size_t begin = newline == std::string::npos ? 0 : newline + 1;
-    nlohmann::json line = nlohmann::json::parse(out.substr(begin, end - begin), nullptr, false);
+  const auto parse = [&](size_t begin, size_t end) {
+    return nlohmann::json::parse(out.begin() + static_cast<ptrdiff_t>(begin),
+                                 out.begin() + static_cast<ptrdiff_t>(end), nullptr, false);
+  };
+  if (nlohmann::json whole = parse(0, out.size()); is_tree(whole)) return whole;
+  std::vector<size_t> lines;  // that may begin with JSON
+  for (size_t begin = 0; begin < out.size(); begin = out.find('\n', begin)) {
+    if (out[begin] == '\n') ++begin;
+    if (begin < out.size() && (out[begin] == '{' || out[begin] == '[')) lines.push_back(begin);
+  }
+  for (auto begin = lines.rbegin(); begin != lines.rend(); ++begin) {
+    nlohmann::json line = parse(*begin, std::min(out.find('\n', *begin), out.size()));
     if (line.is_object()) return line;
-    end = newline == std::string::npos ? 0 : newline;
+  }
+  for (const size_t begin : lines) {
+    if (nlohmann::json rest = parse(begin, out.size()); is_tree(rest)) return rest;
   }
   return nullptr;
 }
 
-/// "tg.tok_s": a number, or the median of an array of numbers.
+/// The member of an object or, by its number from 0, of an array; nullptr when there is none.
+const nlohmann::json* member(const nlohmann::json& of, const std::string& name) {
+  if (of.is_object()) {
+    const auto at = of.find(name);
+    return at == of.end() ? nullptr : &*at;
+  }
+  size_t index = 0;
+  const char* end = name.data() + name.size();
+  const auto [rest, error] = std::from_chars(name.data(), end, index);
+  if (!of.is_array() || error != std::errc() || rest != end || index >= of.size()) return nullptr;
+  return &of[index];
+}
+
+/// "tg.tok_s", "0.avg_ts": a number, or the median of an array of numbers.
 Result<double> value_at(const nlohmann::json& json, const std::string& key, char which) {
   const nlohmann::json* at = &json;
   for (size_t begin = 0; begin <= key.size();) {
     const size_t dot = std::min(key.find('.', begin), key.size());
-    const std::string part = key.substr(begin, dot - begin);
-    if (!at->is_object() || !at->contains(part))
+    at = member(*at, key.substr(begin, dot - begin));
+    if (at == nullptr)
       return make_error(ErrorCode::kNotFound, "--key {}: not in the output of command {}", key,
                         which);
-    at = &(*at)[part];
     begin = dot + 1;
   }
   std::vector<double> values;
@@ -141,13 +164,18 @@ Result<void> measure(const CompareArgs& args, size_t which, std::vector<Series>*
   const char name = which == 0 ? 'A' : 'B';
   INFER_ASSIGN(const Outcome outcome, run_command(args.commands[which], name));
   const nlohmann::json json = args.keys.empty() ? nlohmann::json() : find_json(outcome.out);
-  if (!args.keys.empty() && !json.is_object())
-    return make_error(ErrorCode::kCorrupt, "command {} '{}' printed no JSON object", name,
+  if (!args.keys.empty() && !is_tree(json))
+    return make_error(ErrorCode::kCorrupt, "command {} '{}' printed no JSON", name,
                       args.commands[which]);
   for (Series& s : *series) {
     double value = s.source == Series::Source::kWall ? outcome.seconds : outcome.peak_rss_mib;
     if (s.source == Series::Source::kJson) {
-      INFER_ASSIGN(value, value_at(json, s.key, name));
+      // "A=B": each command has a name of its own for it.
+      const size_t same = s.key.find('=');
+      const std::string key = same == std::string::npos ? s.key
+                              : which == 0              ? s.key.substr(0, same)
+                                                        : s.key.substr(same + 1);
+      INFER_ASSIGN(value, value_at(json, key, name));
     }
     s.values[which].push_back(value);
   }
@@ -232,8 +260,10 @@ Command add_compare(CLI::App& app) {
       "compare", "two commands in turn; ratio of a number that both print as JSON, or of times");
   sub->add_option("CMD-A", args->commands[0], "a shell command")->required();
   sub->add_option("CMD-B", args->commands[1], "the other one")->required();
-  sub->add_option("-k,--key", args->keys,
-                  "where the number is: tg.tok_s; of an array the median (several times)")
+  sub->add_option(
+         "-k,--key", args->keys,
+         "where the number is: tg.tok_s, 0.avg_ts; of an array the median (several times); "
+         "A=B where the commands call it differently")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   sub->add_flag("--wall", args->wall, "compare the commands' wall time");

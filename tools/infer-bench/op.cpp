@@ -15,7 +15,6 @@ namespace infer::tools {
 namespace {
 
 using cpu::bench::OpReport;
-using cpu::bench::RooflinePoint;
 using cpu::bench::RooflineReport;
 
 struct OpArgs {
@@ -28,23 +27,14 @@ struct OpArgs {
 };
 
 /// The machine's limits that this op stands against, measured with the same threads.
-struct Limits {
-  double read_per_s = 0.0, ops_per_s = 0.0;
-  std::string ops_name;  ///< the recipe behind ops_per_s
+struct OpLimits {
+  double read_per_s = 0.0;
+  cpu::bench::Limits::Ops ops;
 };
 
-Limits limits_of(const RooflineReport& roofline, const OpReport& op) {
-  const auto kind = op.int8 ? RooflinePoint::Kind::kInt8 : RooflinePoint::Kind::kF32;
-  Limits limits;
-  for (const RooflinePoint& p : roofline.points) {
-    const double best = cpu::bench::best_of(p.per_s);
-    if (p.kind == RooflinePoint::Kind::kRead) limits.read_per_s = best;
-    if (p.kind == kind && best > limits.ops_per_s) {
-      limits.ops_per_s = best;
-      limits.ops_name = p.name;
-    }
-  }
-  return limits;
+OpLimits limits_of(const RooflineReport& roofline, const OpReport& op) {
+  const cpu::bench::Limits limits = cpu::bench::limits_of(roofline, op.isa, op.n_threads);
+  return {limits.read_per_s, limits.*op.limit};
 }
 
 struct Row {
@@ -53,10 +43,10 @@ struct Row {
   bool bound_by_read = false;
 };
 
-Row row_of(const OpArgs& args, const OpReport& op, const Limits& limits) {
+Row row_of(const OpArgs& args, const OpReport& op, const OpLimits& limits) {
   const double s = eval::median(op.call_s);
   const double read_s = args.spec.hot ? 0.0 : op.bytes / limits.read_per_s;
-  const double ops_s = op.ops / limits.ops_per_s;
+  const double ops_s = op.ops / limits.ops.per_s;
   return {s * 1e6, op.bytes / s, op.ops / s, 100.0 * std::max(read_s, ops_s) / s, read_s >= ops_s};
 }
 
@@ -68,7 +58,7 @@ std::string type_of(const OpArgs& args) {
   return std::string(name_of(args.spec.type)) + (args.spec.precise ? " precise" : "");
 }
 
-nlohmann::ordered_json to_json(const OpArgs& args, const OpReport& op, const Limits& limits) {
+nlohmann::ordered_json to_json(const OpArgs& args, const OpReport& op, const OpLimits& limits) {
   const Row row = row_of(args, op, limits);
   std::vector<double> us;
   for (const double s : op.call_s) us.push_back(s * 1e6);
@@ -95,8 +85,8 @@ nlohmann::ordered_json to_json(const OpArgs& args, const OpReport& op, const Lim
   j["gb_s"] = rounded(row.bytes_per_s * 1e-9);
   j["gop_s"] = rounded(row.ops_per_s * 1e-9);
   j["limit_gb_s"] = rounded(limits.read_per_s * 1e-9);
-  j["limit_gop_s"] = rounded(limits.ops_per_s * 1e-9);
-  j["limit_recipe"] = limits.ops_name;
+  j["limit_gop_s"] = rounded(limits.ops.per_s * 1e-9);
+  j["limit_recipe"] = limits.ops.name;
   j["bound_by"] = row.bound_by_read ? "read" : "ops";
   j["roofline_percent"] = rounded(row.roofline_percent);
   return j;
@@ -112,7 +102,7 @@ std::string shape_of(const OpArgs& args) {
   return fmt::format("{} k={}", type_and_m, s.k);
 }
 
-std::string to_md(const OpArgs& args, const OpReport& op, const Limits& limits) {
+std::string to_md(const OpArgs& args, const OpReport& op, const OpLimits& limits) {
   const Row row = row_of(args, op, limits);
   Table table({{"op"},
                {"shape"},
@@ -129,7 +119,7 @@ std::string to_md(const OpArgs& args, const OpReport& op, const Limits& limits) 
              fmt::format("{:.0f} %", row.roofline_percent), row.bound_by_read ? "read" : "ops"});
   return fmt::format("{}\nlimits with {} thread{}: {:.1f} GB/s, {:.1f} GOP/s ({} {})\n",
                      table.text(), op.n_threads, op.n_threads == 1 ? "" : "s",
-                     limits.read_per_s * 1e-9, limits.ops_per_s * 1e-9, op.isa, limits.ops_name);
+                     limits.read_per_s * 1e-9, limits.ops.per_s * 1e-9, op.isa, limits.ops.name);
 }
 
 Result<void> run_op(OpArgs& args) {
@@ -148,7 +138,7 @@ Result<void> run_op(OpArgs& args) {
                                       .array_bytes = args.array_mib << 20,
                                       .pin = args.options.pin};
   INFER_ASSIGN(const RooflineReport roofline, measure_roofline(options));
-  const Limits limits = limits_of(roofline, op);
+  const OpLimits limits = limits_of(roofline, op);
   return args.format.json ? print(to_json(args, op, limits)) : print(to_md(args, op, limits));
 }
 
@@ -186,7 +176,7 @@ Command add_op(CLI::App& app) {
                 "the same weights (or K and V) every time, which may stay in a cache");
   sub->add_option("-t,--threads", args->options.n_threads, "threads; 0: one a physical core")
       ->check(CLI::Range(0, 1024));
-  sub->add_option("--isa", args->options.isa, "CPU level; default: the best but avx512");
+  sub->add_option("--isa", args->options.isa, "CPU level; default: the best that this CPU has");
   sub->add_option("-r,--repetitions", args->options.timing.n_rep, "samples")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

@@ -2,19 +2,24 @@
 
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 
 #include "core/base/error.h"
+#include "core/base/output_file.h"
 #include "core/eval/stats.h"
 #include "core/model/model.h"
 #include "tools/common/model_options.h"
 #include "tools/infer-bench/command.h"
 #include "tools/infer-bench/output.h"
+#include "tools/infer-bench/profile.h"
 #include "tools/infer-bench/run_tests.h"
 
 namespace infer::tools {
@@ -28,6 +33,7 @@ struct RunArgs {
   std::vector<int64_t> n_prompt = {512}, n_gen = {128}, depth = {0}, batch = {1};
   int n_rep = 5;
   uint64_t seed = 1;
+  ProfileArgs profile;
   OutputFormat format;
 };
 
@@ -42,6 +48,7 @@ struct RunReport {
   int n_threads = 0;
   double load_ms = 0, first_token_ms = 0;
   std::vector<TestResult> results;
+  std::optional<ProfiledRun> profiled;
 };
 
 /// A line of /proc/self/status in MiB; 0 where there is none.
@@ -131,7 +138,10 @@ nlohmann::ordered_json to_json(const RunArgs& args, const RunReport& report) {
   j["rss_file_mib"] = rounded(status_mib("RssFile"));
   j["rss_mib"] = rounded(status_mib("RssAnon") + status_mib("RssFile"));
   j["tests"] = nlohmann::json::array();
-  for (const TestResult& r : report.results) j["tests"].push_back(test_json(r));
+  for (size_t i = 0; i < report.results.size(); ++i) {
+    j["tests"].push_back(test_json(report.results[i]));
+    if (report.profiled) j["tests"].back()["profile"] = profile_json(report.profiled->reports[i]);
+  }
   return j;
 }
 
@@ -147,7 +157,16 @@ std::string to_md(const RunReport& report) {
     table.add({report.type, report.size, report.params, report.backend,
                std::to_string(report.n_threads), r.test.name(), mean_and_spread(r.speed.tok_s)});
   }
-  return table.text();
+  std::string out = table.text();
+  if (!report.profiled) return out;
+  for (const auto& profile : report.profiled->reports) out += "\n" + profile_md(profile);
+  return out;
+}
+
+/// Prompts, and sequences together, are steps of many rows, which have threads of their own.
+int threads_of(const BenchTest& test, const RunArgs& args, const RunReport& report) {
+  const bool many = test.kind == BenchTest::Kind::kPrompt || test.batch > 1;
+  return many && args.model.n_threads_batch > 0 ? args.model.n_threads_batch : report.n_threads;
 }
 
 /// From nothing to the first token of a one-token prompt, as a person waits for it.
@@ -166,6 +185,30 @@ Result<LoadedModel> load_and_answer(const ModelOptions& options, RunReport* repo
   return loaded;
 }
 
+Result<void> run_tests(Engine& engine, const std::vector<BenchTest>& tests, const RunArgs& args,
+                       runtime::OpProfile* profile, RunReport* report) {
+  std::vector<RecordedTest> recorded;
+  if (!args.profile.on) profile = nullptr;
+  for (const BenchTest& test : tests) {
+    INFER_ASSIGN(Speed speed, run_test(engine, test, args.n_rep, args.seed, profile));
+    if (profile != nullptr) {
+      RecordedTest& r = recorded.emplace_back();
+      r.test.name = test.name();
+      r.test.prompt = test.kind == BenchTest::Kind::kPrompt;
+      r.test.wall_s = speed.wall_s;
+      r.test.cpu_s = speed.cpu_s;
+      r.test.n_threads = threads_of(test, args, *report);
+      r.test.isa = engine.stages().front().isa;
+      r.profile = *profile;
+    }
+    report->results.push_back({test, std::move(speed)});
+  }
+  if (profile != nullptr) {
+    INFER_ASSIGN(report->profiled, judge(args.profile, !args.model.no_pin, recorded));
+  }
+  return {};
+}
+
 Result<void> run_model(RunArgs& args) {
   const std::vector<BenchTest> tests = tests_of(args);
   if (tests.empty())
@@ -175,6 +218,9 @@ Result<void> run_model(RunArgs& args) {
     return make_error(ErrorCode::kInvalidArgument, "-b {}: more sequences than --ubatch-size {}",
                       args.model.engine.max_seqs, args.model.engine.n_batch);
   args.model.no_prefix_cache = !args.model.engine.prefix_cache;
+  INFER_ASSIGN(std::optional<OutputFile> chart, open_chart(args.profile, args.model.model));
+  runtime::OpProfile profile;
+  if (args.profile.on) INFER_TRY(prepare_profile(&args.model, &profile));
   RunReport report;
   INFER_ASSIGN(const LoadedModel loaded, load_and_answer(args.model, &report));
   Engine& engine = *loaded.engine;
@@ -187,9 +233,10 @@ Result<void> run_model(RunArgs& args) {
   report.n_threads = args.model.n_threads > 0 ? args.model.n_threads : suggested_threads();
   report.backend = device_names(engine);
   split_description(engine.model().description(), &report);
-  for (const BenchTest& test : tests) {
-    INFER_ASSIGN(Speed speed, run_test(engine, test, args.n_rep, args.seed));
-    report.results.push_back({test, std::move(speed)});
+  INFER_TRY(run_tests(engine, tests, args, &profile, &report));
+  if (chart) {
+    const std::string file_name = std::filesystem::path(report.model).filename().string();
+    INFER_TRY(write_chart(file_name + ", " + report.type, *report.profiled, &*chart));
   }
   return args.format.json ? print(to_json(args, report)) : print(to_md(report));
 }
@@ -204,7 +251,7 @@ void add_model_flags(CLI::App& sub, ModelOptions* o) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
       ->capture_default_str();
   sub.add_option("--isa", o->isa,
-                 "CPU level: generic, avx2, avx512; default: the best but avx512, which is new");
+                 "CPU level: generic, avx2, avx512; default: the best that this CPU has");
   add_device_options(sub, &o->device);
   sub.add_option("--cache-type-k", o->type_k,
                  "type of the K cache; default: f16, with --precise f32 (also -ctk)");
@@ -238,6 +285,7 @@ Command add_run(CLI::App& app) {
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
   sub->add_option("-s,--seed", args->seed, "seed of the random tokens")->capture_default_str();
+  add_profile_flags(*sub, &args->profile);
   add_output_flags(*sub, &args->format);
   return {sub, [args] { return run_model(*args); }};
 }

@@ -7,6 +7,7 @@
 
 #include "core/base/checked.h"
 #include "core/base/error.h"
+#include "core/runtime/op_profile.h"
 
 namespace infer::tools {
 namespace {
@@ -26,12 +27,11 @@ struct Instant {
 };
 
 struct Sample {
-  double tok_s = 0.0, cpu_tok_s = 0.0;
+  double n_tok = 0.0, wall_s = 0.0, cpu_s = 0.0;
 };
-Sample speed(int64_t n_tok, const Instant& begin, const Instant& end) {
-  const auto n = static_cast<double>(n_tok);
-  return {n / std::chrono::duration<double>(end.wall - begin.wall).count(),
-          n / (end.cpu_s - begin.cpu_s)};
+Sample sample_of(int64_t n_tok, const Instant& begin, const Instant& end) {
+  return {static_cast<double>(n_tok), std::chrono::duration<double>(end.wall - begin.wall).count(),
+          end.cpu_s - begin.cpu_s};
 }
 
 /// Tokens that all sequences may draw while the last of them still computes its prompt.
@@ -46,8 +46,21 @@ int64_t context_of(const BenchTest& t, int64_t n_batch) {
 
 class TestRun {
  public:
-  TestRun(Engine& engine, const BenchTest& test, uint64_t seed)
-      : engine_(engine), test_(test), rng_(seed), past_(random_ids(test.depth)) {}
+  TestRun(Engine& engine, const BenchTest& test, uint64_t seed, runtime::OpProfile* profile)
+      : engine_(engine),
+        test_(test),
+        profile_(profile),
+        rng_(seed),
+        past_(random_ids(test.depth)) {}
+
+  Result<Sample> run() { return test_.kind == BenchTest::Kind::kPrompt ? prompt() : generate(); }
+
+ private:
+  static constexpr int64_t kBlock = 32;  // the prefix cache shares whole blocks
+
+  void record(bool on) {
+    if (profile_ != nullptr) profile_->record(on);
+  }
 
   Result<Sample> prompt() {
     if (test_.depth > 0) {  // the prefix cache keeps these tokens for the prompt that is timed
@@ -58,16 +71,18 @@ class TestRun {
     ids.insert(ids.end(), fresh.begin(), fresh.end());
     n_first_ = 0;
     Request r = request(std::move(ids), 1);
+    record(true);
     const Instant begin = Instant::now();
     INFER_ASSIGN(const RequestId id, engine_.submit(std::move(r)));
     while (n_first_ == 0) INFER_TRY(step());
+    record(false);
     INFER_ASSIGN(const Response done, engine_.wait(id));
     const int64_t n_computed = done.timings.prompt_tok - done.timings.cached_tok;
     if (n_computed >= test_.n + kBlock)
       return make_error(ErrorCode::kUnsupported,
                         "depth {}: only {} tokens of the past came out of the prefix cache",
                         test_.depth, done.timings.cached_tok);
-    return speed(n_computed, begin, first_token_);
+    return sample_of(n_computed, begin, first_token_);
   }
 
   Result<Sample> generate() {
@@ -81,20 +96,19 @@ class TestRun {
     }
     while (n_first_ < test_.batch) INFER_TRY(step());
     const int64_t n_before = n_token_;
+    record(true);
     const Instant begin = Instant::now();
     for (int64_t i = 0; i < test_.n; ++i) INFER_TRY(step());
     const Instant end = Instant::now();
+    record(false);
     const int64_t n_drawn = n_token_ - n_before;
     for (const RequestId id : ids) engine_.cancel(id);
     for (const RequestId id : ids) INFER_TRY(engine_.wait(id));
     if (n_drawn != test_.n * test_.batch)
       return make_error(ErrorCode::kOutOfMemory, "{}: {} tokens were drawn in {} steps",
                         test_.name(), n_drawn, test_.n);
-    return speed(n_drawn, begin, end);
+    return sample_of(n_drawn, begin, end);
   }
-
- private:
-  static constexpr int64_t kBlock = 32;  // the prefix cache shares whole blocks
 
   std::vector<TokenId> random_ids(int64_t n) {
     std::uniform_int_distribution<TokenId> any(0, engine_.tokenizer().n_vocab() - 1);
@@ -128,6 +142,7 @@ class TestRun {
 
   Engine& engine_;
   const BenchTest test_;
+  runtime::OpProfile* const profile_;
   std::mt19937_64 rng_;
   const std::vector<TokenId> past_;
   int64_t n_first_ = 0, n_token_ = 0;
@@ -155,15 +170,20 @@ void fit_options(const std::vector<BenchTest>& tests, EngineOptions* options) {
   }
 }
 
-Result<Speed> run_test(Engine& engine, const BenchTest& test, int n_rep, uint64_t seed) {
-  TestRun run(engine, test, seed);
+Result<Speed> run_test(Engine& engine, const BenchTest& test, int n_rep, uint64_t seed,
+                       runtime::OpProfile* profile) {
+  TestRun run(engine, test, seed, profile);
   Speed all;
   for (int i = 0; i <= n_rep; ++i) {
-    INFER_ASSIGN(const Sample sample,
-                 test.kind == BenchTest::Kind::kPrompt ? run.prompt() : run.generate());
-    if (i == 0) continue;  // warms up
-    all.tok_s.push_back(sample.tok_s);
-    all.cpu_tok_s.push_back(sample.cpu_tok_s);
+    INFER_ASSIGN(const Sample sample, run.run());
+    if (i == 0) {  // warms up
+      if (profile != nullptr) profile->clear();
+      continue;
+    }
+    all.tok_s.push_back(sample.n_tok / sample.wall_s);
+    all.cpu_tok_s.push_back(sample.n_tok / sample.cpu_s);
+    all.wall_s += sample.wall_s;
+    all.cpu_s += sample.cpu_s;
   }
   return all;
 }

@@ -23,15 +23,18 @@ void fit_options(const std::vector<BenchTest>& tests, EngineOptions* options);
 
 /// One value a repetition.
 struct Speed {
-  std::vector<double> tok_s;      ///< tokens a second
-  std::vector<double> cpu_tok_s;  ///< tokens a second of CPU time of the whole process: with one
-                                  ///< thread the same on an idle machine, and far steadier on a
-                                  ///< busy one
+  std::vector<double> tok_s;         ///< tokens a second
+  std::vector<double> cpu_tok_s;     ///< tokens a second of CPU time of the whole process: with one
+                                     ///< thread the same on an idle machine, and far steadier on a
+                                     ///< busy one
+  double wall_s = 0.0, cpu_s = 0.0;  ///< of what counts, together
 };
 
 /// The speed of a test, after one repetition that does not count. A prompt is timed from
 /// its submission to its first token, drawn and delivered; generation from there on.
 /// Needs: an engine made with fit_options, in manual mode. Tokens are random, the same for a seed.
-Result<Speed> run_test(Engine& engine, const BenchTest& test, int n_rep, uint64_t seed);
+/// `profile`, if any, is the engine's: it holds what was timed, and nothing else, afterwards.
+Result<Speed> run_test(Engine& engine, const BenchTest& test, int n_rep, uint64_t seed,
+                       runtime::OpProfile* profile = nullptr);
 
 }  // namespace infer::tools

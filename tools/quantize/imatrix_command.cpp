@@ -289,7 +289,7 @@ ImatrixCommand add_imatrix_command(CLI::App& app) {
                   "as llama-imatrix has it; the CPU computes (also -ngl)")
       ->type_name("N|auto|all");
   sub->add_option("--isa", args->model.isa,
-                  "CPU level: generic, avx2, avx512; default: the best but avx512, which is new");
+                  "CPU level: generic, avx2, avx512; default: the best that this CPU has");
   sub->add_flag("--no-mmap", args->model.no_mmap, "read the model instead of mapping it");
   sub->add_flag("--no-pin", args->model.no_pin, "do not bind threads to cores");
   return {sub, [args] { return exit_code_of(run_command(*args)); }};
