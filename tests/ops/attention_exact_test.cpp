@@ -25,7 +25,7 @@ class AttentionExact : public IsaTest {
     s.window = pick(0, 2) == 0 ? pick(1, 700) : 0;
     s.softcap = pick(0, 3) == 0 ? 20.0f : 0.0f;
     s.alibi = pick(0, 3) == 0;
-    s.q_slot.resize(static_cast<size_t>(pick(1, kern::kAttnRows)));
+    s.q_slot.resize(static_cast<size_t>(pick(1, kern::attn_rows(s.group))));
     const bool chunk = pick(0, 1) == 0;
     const int64_t last = pick(8, 1300);
     for (size_t i = 0; i < s.q_slot.size(); ++i) {
@@ -63,6 +63,17 @@ TEST_P(AttentionExact, RowsAloneEqualRowsTogether) {
       }
       at += n;
     }
+  }
+}
+
+// Levels with vectors, of whatever width, share one order.
+TEST_P(AttentionExact, WiderVectorsKeepTheBits) {
+  if (!GetParam().starts_with("avx")) return;
+  const kern::CpuKernels narrow = *kern::select_kernels(detect_cpu_features(), "avx2");
+  for (int i = 0; i < 60; ++i) {
+    const AttnCase c(random_shape(), rng);
+    const std::vector<float> want = c.partials(narrow, all_rows(c), 0, c.n_spans());
+    ASSERT_EQ(first_difference(all(c), want), -1) << c.shape().text();
   }
 }
 

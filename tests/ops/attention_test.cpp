@@ -40,7 +40,7 @@ TEST_P(Attention, EveryDepthTypeAndGroup) {
       for (const KvTypes& types : kPairs) {
         if (n_slots > 600 && group < 8 && types.k != types.v) continue;  // the reference is slow
         if (kSanitized && pick(0, 2) > 0) continue;  // a third of them: it is slow there
-        const int64_t n_rows = pick(1, kern::kAttnRows);
+        const int64_t n_rows = pick(1, kern::attn_rows(group));
         check({.n_kv_head = 2,
                .group = group,
                .head_dim = 64,
@@ -56,6 +56,7 @@ TEST_P(Attention, EveryDepthTypeAndGroup) {
 TEST_P(Attention, EveryNumberOfRows) {
   for (int64_t n_rows = 1; n_rows <= kern::kAttnRows; ++n_rows) {
     for (const int64_t group : {1, 3, 4, 8}) {
+      if (n_rows > kern::attn_rows(group)) continue;
       for (const KvType type : {KvType::kF16, KvType::kQ8_0, KvType::kQ4_0}) {
         check({.group = group, .k_type = type, .v_type = type, .q_slot = chunk(n_rows, 69)});
       }

@@ -106,6 +106,42 @@ INSTANTIATE_TEST_SUITE_P(All, Avx512,
                                          DType::kIQ4_XS),
                          type_name);
 
+/// F32, F16 and BF16 have an order of summation of their own: judged against f64, and every row on
+/// its own has the bits that it has among others.
+class Avx512Float : public testing::TestWithParam<DType> {};
+
+TEST_P(Avx512Float, MatchesF64AndBitsDependOnNoOtherRow) {
+  const auto table = avx512_table();
+  if (!table.ok()) GTEST_SKIP() << table.error().message;
+  const DType type = GetParam();
+  const kern::LinearKernel& kernel =
+      table->linear[static_cast<int>(ActMode::kFast)][static_cast<int>(type)];
+  std::mt19937_64 rng(seed_of_test());
+  const int64_t n = 13;
+  for (const int64_t k : {1, 15, 16, 577, 1043}) {
+    const auto file = make_weights(rng, type, n, k, Levels::kRandom, Scales::kNormal);
+    const LinearRunner runner(kernel, file, n, k);
+    for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 64}) {
+      const std::vector<float> x = make_inputs(rng, m, k, Inputs::kNormal);
+      const std::vector<float> got = runner.run(x, m);
+      const Reference ref = reference_f64(type, file, n, k, runner.seen(x, m), m,
+                                          rounding_steps(kernel, runner.quantised_act(), k));
+      for (size_t i = 0; i < got.size(); ++i) {
+        ASSERT_LE(std::fabs(static_cast<double>(got[i]) - ref.value[i]), ref.bound[i])
+            << "m " << m << " k " << k << " at " << i;
+      }
+      for (int64_t r = 0; r < m; ++r) {
+        const std::vector<float> one = runner.run(std::span(x).subspan(r * k, k), 1);
+        ASSERT_EQ(0, std::memcmp(one.data(), got.data() + r * n, n * sizeof(float)))
+            << "row " << r << " of " << m << ", k " << k;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Avx512Float, testing::Values(DType::kF32, DType::kF16, DType::kBF16),
+                         type_name);
+
 /// Says in the log which way the kernels ran.
 TEST(Avx512Level, How) {
   const auto table = avx512_table();

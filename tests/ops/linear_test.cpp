@@ -7,9 +7,9 @@
 //   scale product, the
 //     product with it where it is not fused, s_x, and the decoded weight's own rounding: 2 k / 32 +
 //     4 in all;
-//   f32 activations, eight lanes along k: k / 8 additions, three of the tree and one of the
-//   product: k / 8 + 4; f32 activations, lanes along n: k additions, and one product where it is
-//   not fused: k + 1.
+//   f32 activations, lanes along k in stretches (kernels/cpu/linear_float.h): no more than one
+//   chain of eight lanes has, k / 8 additions, three of the tree and one of the product: k / 8 + 4;
+//   f32 activations, lanes along n: k additions, and one product where it is not fused: k + 1.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -20,6 +20,7 @@
 #include <gtest/gtest.h>
 
 #include "core/base/cpu_features.h"
+#include "core/base/half.h"
 #include "core/base/quant_types.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/generic/linear_act.h"
@@ -51,7 +52,7 @@ class Linear : public testing::TestWithParam<std::tuple<std::string, DType, ActM
   }
   /// Smallest k of the type, and odd numbers of blocks beyond a stretch of the kernels.
   std::vector<int64_t> sizes_k() const {
-    if (is_float()) return {1, 7, 8, 31, 96, 1043};
+    if (is_float()) return {1, 7, 8, 31, 96, 576, 577, 1043};
     return quant_type(type()).block_len == 32 ? std::vector<int64_t>{32, 96, 544}
                                               : std::vector<int64_t>{256, 768};
   }
@@ -160,6 +161,47 @@ TEST_P(Linear, BitsDependOnNoBlockOfRows) {  // more rows than the kernels keep 
     const std::span<const float> row = std::span(x).subspan(static_cast<size_t>(r * k));
     const std::span<const float> want = std::span(all).subspan(static_cast<size_t>(r * n));
     ASSERT_NO_FATAL_FAILURE(expect_same_bits(want, n, runner.run(row, 1), 1, 0, n)) << "row " << r;
+  }
+}
+
+TEST_P(Linear, BitsDependOnNoBlockOfManyRows) {
+  const int64_t n = 5, k = 256, m = 267;
+  const LinearRunner runner(kernel_, weights(n, k), n, k);
+  const std::vector<float> x = make_inputs(rng_, m, k, Inputs::kNormal);
+  const std::vector<float> all = runner.run(x, m);
+  for (int64_t r = 0; r < m; ++r) {
+    const std::span<const float> row = std::span(x).subspan(static_cast<size_t>(r * k));
+    const std::span<const float> want = std::span(all).subspan(static_cast<size_t>(r * n));
+    ASSERT_NO_FATAL_FAILURE(expect_same_bits(want, n, runner.run(row, 1), 1, 0, n)) << "row " << r;
+  }
+}
+
+TEST_P(Linear, WeightsThatAreNotFiniteReachTheirOutputAndNoOther) {
+  if (!is_float()) GTEST_SKIP() << "blocks have scales: decode_test.cpp";
+  const int64_t n = 13, k = 600, bad = 7;
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const float value : {std::nanf(""), inf, -inf}) {
+    for (const int64_t at : {int64_t{0}, k / 2, k - 1}) {
+      std::vector<std::byte> file = weights(n, k);
+      const std::vector<std::byte> finite = file;
+      const size_t width = file.size() / static_cast<size_t>(n * k);
+      const uint16_t half = type() == DType::kF16 ? f16_from_f32(value) : bf16_from_f32(value);
+      std::memcpy(file.data() + static_cast<size_t>(bad * k + at) * width,
+                  width == 4 ? static_cast<const void*>(&value) : &half, width);
+      for (const int64_t m : {1, 3, 6, 7, 20}) {
+        const std::vector<float> x = make_inputs(rng_, m, k, Inputs::kPlusOne);
+        const std::vector<float> good = LinearRunner(kernel_, finite, n, k).run(x, m);
+        const std::vector<float> got = LinearRunner(kernel_, file, n, k).run(x, m);
+        for (size_t i = 0; i < got.size(); ++i) {
+          if (i % static_cast<size_t>(n) != static_cast<size_t>(bad)) {
+            ASSERT_EQ(0, std::memcmp(&got[i], &good[i], sizeof(float))) << "at " << i;
+          } else {
+            ASSERT_TRUE(std::isnan(value) ? std::isnan(got[i]) : got[i] == value)
+                << got[i] << " for " << value << " with m " << m << " at " << at;
+          }
+        }
+      }
+    }
   }
 }
 

@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/support/model_fixture.h"
+#include "tests/support/test_env.h"
 #include "tests/support/tiny_model.h"
 
 /// The program infer-bench as a person or a script runs it: flags, exit codes, what its JSON holds.
@@ -93,7 +94,7 @@ TEST_F(InferBench, HelpAndUsage) {
   const Outcome run_help = run("run --help");
   EXPECT_EQ(run_help.exit_code, 0);
   for (const char* flag : {"-m", "-p", "-n", "-d", "-b", "-t", "-r", "--json", "--md", "--isa",
-                           "-ub", "-ctk", "--precise"})
+                           "-ub", "-ctk", "--precise", "--profile", "--svg", "--array-mib"})
     EXPECT_THAT(run_help.out, HasSubstr(flag));
   expect_error("", 2, "subcommand");
   expect_error("frob", 2, "");
@@ -170,6 +171,93 @@ TEST_F(InferBench, RunPrintsATable) {
   const Outcome full = run("run -m " + tiny() + " -p 4 -n 2 -r 2", "/dev/full");
   EXPECT_EQ(full.exit_code, 1);
   EXPECT_THAT(full.err, HasSubstr("infer-bench: error: standard output"));
+}
+
+/// Shares are of the wall time and add up to it, numbers are numbers, there is one line of advice.
+void expect_profile(const json& profile) {
+  ASSERT_TRUE(profile.is_object());
+  EXPECT_GT(profile["steps"].get<int>(), 0);
+  const double step_ms = profile["step_ms"].get<double>();
+  EXPECT_GT(step_ms, 0.0);
+  double ms = 0.0, share = 0.0, last = step_ms;
+  ASSERT_FALSE(profile["ops"].empty());
+  for (const json& op : profile["ops"]) {
+    for (const char* key : {"calls", "ms", "share", "bytes", "gb_s", "roofline_percent"}) {
+      ASSERT_TRUE(op[key].is_number()) << op;  // NaN would be null
+      EXPECT_GT(op[key].get<double>(), 0.0) << key << ' ' << op;
+    }
+    EXPECT_GE(op["ops"].get<double>(), 0.0) << op;
+    EXPECT_TRUE(op["bound_by"] == "read" || op["bound_by"] == "ops") << op;
+    EXPECT_LE(op["ms"].get<double>(), last) << "largest first";
+    last = op["ms"].get<double>();
+    ms += last;
+    share += op["share"].get<double>();
+  }
+  EXPECT_LE(ms, step_ms * 1.0001);
+  ms += profile["between_ops_ms"].get<double>() + profile["between_steps_ms"].get<double>();
+  share +=
+      profile["between_ops_share"].get<double>() + profile["between_steps_share"].get<double>();
+  EXPECT_NEAR(ms, step_ms, 0.001 * step_ms);
+  EXPECT_NEAR(share, 100.0, 0.1);
+  for (const char* key : {"read_gb_s", "f32_gop_s", "int8_gop_s", "int4_gop_s"})
+    EXPECT_GT(profile["limits"][key].get<double>(), 0.0) << key;
+  EXPECT_EQ(profile["limits"]["threads"], 2);
+  EXPECT_GT(profile["advice"].get<std::string>().size(), 30u);
+  EXPECT_EQ(profile["advice"].get<std::string>().find('\n'), std::string::npos);
+}
+
+TEST_F(InferBench, RunProfiles) {
+  const std::string args =
+      "run -m " + tiny() + " -p 12 -n 3 -b 1,2 -t 2 -r 2 --profile --array-mib 1 --isa generic";
+  const json j = run_json(args + " --svg " + path("a.svg"));
+  ASSERT_TRUE(j.is_object());
+  ASSERT_EQ(j["tests"].size(), 3u);
+  EXPECT_EQ(j["tests"][0]["profile"]["steps"], 2);
+  EXPECT_EQ(j["tests"][1]["profile"]["steps"], 6);
+  const json& pp = j["tests"][0]["profile"]["ops"];
+  const auto calls_of = [&](const std::string& name) {
+    const auto op = std::ranges::find_if(pp, [&](const json& o) { return o["op"] == name; });
+    return op == pp.end() ? -1.0 : (*op)["calls"].get<double>();
+  };
+  EXPECT_EQ(calls_of("linear attn_q/k/v f32"), 2.0);
+  EXPECT_EQ(calls_of("linear output f32"), 1.0);
+  const std::string svg = slurp(path("a.svg"));
+  EXPECT_THAT(svg, testing::StartsWith("<svg "));
+  EXPECT_THAT(svg, testing::EndsWith("</svg>\n"));
+  for (const char* word : {"tiny.gguf", "pp12: ", "tg3: ", "tg3 x 2: ", "linear ffn_gate/up f32"})
+    EXPECT_THAT(svg, HasSubstr(word));
+  const Outcome md =
+      run("run -m " + tiny() + " -p 4 -n 0 -r 1 --profile --array-mib 1 --isa generic");
+  EXPECT_EQ(md.exit_code, 0) << md.err;
+  for (const char* word : {"| pp4: op", "| linear ffn_down f32", "| between ops", "| between steps",
+                           "| a step", "limits with ", "\npp4: "})
+    EXPECT_THAT(md.out, HasSubstr(word));
+  EXPECT_EQ(run_json("run -m " + tiny() + " -p 4 -n 0 -r 1")["tests"][0].count("profile"), 0u);
+}
+
+TEST_F(InferBench, RunRefusesProfilesThatCannotBe) {
+  const std::string start = "run -m " + tiny() + " -p 4 -n 0 -r 1 ";
+  expect_error(start + "--svg " + path("a.svg"), 2, "--profile");
+  expect_error(start + "--profile --svg " + path("none/a.svg"), 1, "none/a.svg");
+  expect_error(start + "--profile --svg " + tiny(), 2, "is the model");
+  expect_error(start + "--profile -ngl 3", 2, "-ngl 3");
+  EXPECT_TRUE(fs::exists(tiny()));
+}
+
+TEST_F(InferBench, ProfilesOfTheDemoModelAddUp) {
+  const fs::path model = models_dir() / "smollm2-135m-instruct-q4_1.gguf";
+  if (!fs::exists(model)) GTEST_SKIP() << "no demo model (INFER_MODELS)";
+  const json j = run_json("run -m " + model.string() +
+                          " -p 64 -n 8 -t 2 -r 1 --profile --array-mib 16 --svg " + path("a.svg"));
+  ASSERT_EQ(j["tests"].size(), 2u);
+  for (const json& test : j["tests"]) {
+    const json& profile = test["profile"];
+    expect_profile(profile);
+    double ops_ms = 0.0;
+    for (const json& op : profile["ops"]) ops_ms += op["ms"].get<double>();
+    EXPECT_GT(ops_ms, 0.0) << profile;
+  }
+  EXPECT_THAT(slurp(path("a.svg")), HasSubstr("attention f16"));
 }
 
 TEST_F(InferBench, RooflineSaysWhatRanAndWhatDidNot) {
@@ -279,6 +367,30 @@ TEST_F(InferBench, CompareFindsAKnownRatio) {
   EXPECT_EQ(j["keys"][1]["key"], "wall_s");
   expect_positive(j["keys"][1]["a"], 4);
   EXPECT_EQ(j["keys"][2]["key"], "peak_rss_mib");
+}
+
+TEST_F(InferBench, CompareFindsNumbersInArraysAndBehindText) {
+  // llama-bench prints an array of tests over several lines, and may say something before.
+  std::ofstream(path("array.txt")) << "load: done\n[1/2] warm-up\n[\n  {\n    \"avg_ts\": 8.5,\n"
+                                   << "    \"samples_ts\": [ 8, 9, 70 ]\n  },\n"
+                                   << "  { \"avg_ts\": 4 }\n]\n";
+  std::ofstream(path("object.txt")) << "{\"pp\": {\"tok_s\": [17]}}\nbye\n";
+  const std::string a = "compare 'cat " + path("object.txt") + "' ";
+  const std::string b = "'cat " + path("array.txt") + "' -r 2 ";
+  const json j = run_json(a + b + "-k pp.tok_s=0.avg_ts -k pp.tok_s=0.samples_ts.2");
+  ASSERT_EQ(j["keys"].size(), 2u);
+  EXPECT_EQ(j["keys"][0]["key"], "pp.tok_s=0.avg_ts");
+  EXPECT_EQ(j["keys"][0]["a"], json({17, 17}));
+  EXPECT_EQ(j["keys"][0]["b"], json({8.5, 8.5}));
+  EXPECT_EQ(j["keys"][0]["ratio"], 2.0);
+  EXPECT_EQ(j["keys"][1]["b"], json({70, 70}));
+  const json same =
+      run_json("compare 'cat " + path("array.txt") + "' " + b + "-k 1.avg_ts -k 0.samples_ts");
+  EXPECT_EQ(same["keys"][0]["median_b"], 4.0);
+  EXPECT_EQ(same["keys"][1]["median_b"], 9.0);
+  for (const char* key : {"2.avg_ts", "-1.avg_ts", "0x.avg_ts", "avg_ts", "0.avg_ts.0", "0."})
+    expect_error("compare 'cat " + path("array.txt") + "' " + b + "-k " + key, 1,
+                 std::string("--key ") + key);
 }
 
 TEST_F(InferBench, CompareSeesMemoryOfWhatTheCommandStarts) {

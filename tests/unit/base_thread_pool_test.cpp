@@ -83,8 +83,113 @@ TEST_P(ThreadPoolTest, MayBeRunByOneThreadAfterAnother) {
   EXPECT_EQ(sum, 10 * GetParam());
 }
 
+TEST_P(ThreadPoolTest, SyncShowsWhatTheOthersWrote) {
+  ThreadPool pool({.n_threads = GetParam()});
+  constexpr int kSteps = 500;
+  std::vector<int> step_of(static_cast<size_t>(GetParam()), 0);  // plain ints: TSan watches
+  std::vector<int> n_behind(static_cast<size_t>(GetParam()), 0);
+  pool.run_team([&](Team& team) {
+    const auto me = static_cast<size_t>(team.thread());
+    for (int step = 1; step <= kSteps; ++step) {
+      step_of[me] = step;
+      team.sync();
+      for (int other : step_of) n_behind[me] += other != step ? 1 : 0;
+      team.sync();
+    }
+  });
+  EXPECT_THAT(n_behind, testing::Each(0));
+}
+
+TEST_P(ThreadPoolTest, SharesFollowEachOtherWithoutASync) {
+  ThreadPool pool({.n_threads = GetParam()});
+  constexpr int64_t kTasks[] = {0, 1, 2, 3, 7, 64, 501};
+  std::vector<std::vector<int>> done;
+  for (int64_t n : kTasks) done.emplace_back(static_cast<size_t>(n), 0);
+  constexpr int kRuns = 20, kRounds = 20;
+  for (int run = 0; run < kRuns; ++run) {
+    pool.run_team([&](Team& team) {
+      for (int round = 0; round < kRounds; ++round) {
+        for (size_t i = 0; i < done.size(); ++i)
+          team.share(kTasks[i], [&](int64_t task) { ++done[i][static_cast<size_t>(task)]; });
+        team.sync();
+      }
+    });
+  }
+  for (const std::vector<int>& counts : done)
+    EXPECT_THAT(counts, testing::Each(kRuns * kRounds)) << counts.size() << " tasks";
+}
+
+TEST_P(ThreadPoolTest, ThreadsBeginWithTheSameTasksInEveryRun) {
+  ThreadPool pool({.n_threads = GetParam()});
+  constexpr int64_t kPerThread = 4;
+  std::vector<int64_t> first(static_cast<size_t>(GetParam()), -1);
+  for (int run = 0; run < 50; ++run) {
+    std::atomic<int> n_begun{0};
+    pool.run_team([&](Team& team) {
+      bool begun = false;
+      team.share(GetParam() * kPerThread, [&](int64_t task) {
+        if (begun) return;
+        begun = true;
+        first[static_cast<size_t>(team.thread())] = task;
+        // Nobody helps before all have begun.
+        ++n_begun;
+        while (n_begun.load() < GetParam()) std::this_thread::yield();
+      });
+    });
+    for (int t = 0; t < GetParam(); ++t)
+      ASSERT_EQ(first[static_cast<size_t>(t)], t * kPerThread) << "thread " << t << ", run " << run;
+  }
+}
+
+TEST_P(ThreadPoolTest, OnceIsDoneByOneAndSeenByAll) {
+  ThreadPool pool({.n_threads = GetParam()});
+  int value = 0;
+  std::vector<int> seen(static_cast<size_t>(GetParam()), 0);
+  pool.run_team([&](Team& team) {
+    for (int i = 1; i <= 100; ++i) {
+      team.once([&] { ++value; });
+      seen[static_cast<size_t>(team.thread())] += value == i ? 1 : 0;
+      team.sync();
+    }
+  });
+  EXPECT_THAT(seen, testing::Each(100));
+}
+
+TEST_P(ThreadPoolTest, SyncWaitsAsleepForALateThread) {
+  for (const int spin_us : {0, 1}) {
+    ThreadPool pool({.n_threads = GetParam(), .spin_us = spin_us});
+    int value = 0;
+    std::vector<int> seen(static_cast<size_t>(GetParam()), 0);
+    pool.run_team([&](Team& team) {
+      if (team.thread() == team.n_threads() - 1) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        value = 7;
+      }
+      team.sync();
+      seen[static_cast<size_t>(team.thread())] = value;
+    });
+    EXPECT_THAT(seen, testing::Each(7));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, testing::Values(1, 2, 3, 8),
                          [](const auto& param_info) { return std::to_string(param_info.param); });
+
+TEST(ThreadPool, TasksOfALateThreadAreTakenByTheOthers) {
+  ThreadPool pool({.n_threads = 3});
+  constexpr int64_t kTasks = 64;
+  std::atomic<int64_t> n_done{0};
+  std::vector<int> by(static_cast<size_t>(kTasks), -1);
+  pool.run_team([&](Team& team) {
+    // The last thread comes when all is done; were its range left to it, it would wait for ever.
+    while (team.thread() == 2 && n_done.load() < kTasks) std::this_thread::yield();
+    team.share(kTasks, [&](int64_t task) {
+      by[static_cast<size_t>(task)] = team.thread();
+      ++n_done;
+    });
+  });
+  EXPECT_THAT(by, testing::Each(testing::AnyOf(0, 1)));
+}
 
 TEST(ThreadPool, ManyPoolsStartAndStop) {
   for (int i = 0; i < 200; ++i) {
