@@ -139,7 +139,7 @@ struct VTile {
 template <class V, int P, int C, class Weight, class Column>
 [[gnu::always_inline]] inline void fma_outer(typename V::Reg (&acc)[P][C], Weight weight,
                                              Column column) {
-  typename V::Reg kept[P <= C ? P : C];
+  typename V::Reg kept[min_of(P, C)];
   if constexpr (P <= C) {
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) kept[p] = weight(p);
