@@ -50,7 +50,9 @@ struct Series {
 struct Outcome {
   std::string out;
   double seconds = 0.0;
-  double peak_rss_mib = 0.0;  ///< of the largest process that the command started and waited for
+  /// Of the largest process that the command started and waited for. Never less than this program's
+  /// own peak: the kernel hands it on at fork.
+  double peak_rss_mib = 0.0;
 };
 
 /// Starts `sh -c command` with its stdout in a pipe; gives the process and the pipe's other end.
