@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -403,6 +404,25 @@ TEST_F(InferBench, CompareSeesMemoryOfWhatTheCommandStarts) {
   EXPECT_NEAR(j["keys"][0]["b"][0].get<double>(), 512.0, 24.0);
 }
 
+TEST_F(InferBench, CompareTakesSeveralCommands) {
+  const auto echo = [](const std::string& key, int x) {
+    return " 'echo {\\\"" + key + "\\\":" + std::to_string(x) + "}'";
+  };
+  const std::string commands = echo("x", 12) + echo("y", 6) + echo("z", 3) + echo("z", 4);
+  const json j = run_json("compare" + commands + " -k x=y=z -r 2");
+  ASSERT_EQ(j["keys"].size(), 3u);
+  const std::map<std::string, double> ratios = {{"b", 2.0}, {"c", 4.0}, {"d", 3.0}};
+  size_t i = 0;
+  for (const auto& [letter, ratio] : ratios) {
+    const json& entry = j["keys"][i++];
+    EXPECT_EQ(entry["a"], json({12, 12}));
+    EXPECT_EQ(entry[letter], json({12 / ratio, 12 / ratio})) << letter;
+    EXPECT_EQ(entry["ratio"], ratio) << letter;
+    EXPECT_TRUE(j.contains(letter));
+  }
+  expect_error("compare" + commands + " -k x=y -r 1", 1, "--key y: not in the output of command C");
+}
+
 TEST_F(InferBench, CompareMixesTheOrderOfPairs) {
   const std::string note = "'printf %s X >> " + path("log") + "; echo {\\\"x\\\":1}'";
   const auto with = [&](char c) {
@@ -424,7 +444,7 @@ TEST_F(InferBench, CompareMixesTheOrderOfPairs) {
 }
 
 TEST_F(InferBench, CompareRefusesWhatIsNoMeasurement) {
-  expect_error("compare true", 2, "CMD-B");
+  expect_error("compare true", 2, "CMD");
   expect_error("compare true true", 2, "--key");
   expect_error("compare true true -k x", 1, "no JSON");
   expect_error("compare 'exit 3' 'exit 3' --wall", 1, "exit code 3");

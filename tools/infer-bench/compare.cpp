@@ -4,13 +4,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <utility>
@@ -29,22 +30,26 @@ namespace {
 constexpr const char* kWallName = "wall_s";
 constexpr const char* kRssName = "peak_rss_mib";
 constexpr const char* kInterval = "95 % t-interval of the mean log-ratio of the pairs";
+constexpr size_t kMaxCommands = 26;  // they are named by letters
 
 struct CompareArgs {
-  std::array<std::string, 2> commands;
+  std::vector<std::string> commands;
   std::vector<std::string> keys;
   bool wall = false, rss = false;
-  int n_pair = 5, n_warmup = 0;
+  int n_round = 5, n_warmup = 0;
   uint64_t seed = 1;
   OutputFormat format;
 };
 
+/// 'A' for the first command.
+char name_of(size_t command) { return static_cast<char>('A' + command); }
+
 /// What is compared: a number of the commands' JSON, or one that is taken from outside, with a
-/// value of each command a pair.
+/// value of each command a round.
 struct Series {
   enum class Source : uint8_t { kJson, kWall, kRss } source = Source::kJson;
   std::string key;
-  std::array<std::vector<double>, 2> values;
+  std::vector<std::vector<double>> values;  ///< [command][round]
 };
 
 struct Outcome {
@@ -162,8 +167,18 @@ Result<double> value_at(const nlohmann::json& json, const std::string& key, char
   return eval::median(values);
 }
 
+/// "A=B=C": each command has a name of its own for it; the last is that of all that follow.
+std::string key_of(const std::string& key, size_t command) {
+  size_t begin = 0, same = key.find('=');
+  for (; command > 0 && same != std::string::npos; --command) {
+    begin = same + 1;
+    same = key.find('=', begin);
+  }
+  return key.substr(begin, same - begin);
+}
+
 Result<void> measure(const CompareArgs& args, size_t which, std::vector<Series>* series) {
-  const char name = which == 0 ? 'A' : 'B';
+  const char name = name_of(which);
   INFER_ASSIGN(const Outcome outcome, run_command(args.commands[which], name));
   const nlohmann::json json = args.keys.empty() ? nlohmann::json() : find_json(outcome.out);
   if (!args.keys.empty() && !is_tree(json))
@@ -172,82 +187,91 @@ Result<void> measure(const CompareArgs& args, size_t which, std::vector<Series>*
   for (Series& s : *series) {
     double value = s.source == Series::Source::kWall ? outcome.seconds : outcome.peak_rss_mib;
     if (s.source == Series::Source::kJson) {
-      // "A=B": each command has a name of its own for it.
-      const size_t same = s.key.find('=');
-      const std::string key = same == std::string::npos ? s.key
-                              : which == 0              ? s.key.substr(0, same)
-                                                        : s.key.substr(same + 1);
-      INFER_ASSIGN(value, value_at(json, key, name));
+      INFER_ASSIGN(value, value_at(json, key_of(s.key, which), name));
     }
     s.values[which].push_back(value);
   }
   return {};
 }
 
-nlohmann::ordered_json to_json(const CompareArgs& args, const Series& s,
+nlohmann::ordered_json to_json(const CompareArgs& args, const Series& s, size_t other,
                                const eval::PairedRatio& r) {
+  const std::string letter(1, static_cast<char>('a' + other));
   nlohmann::ordered_json j;
   j["key"] = s.key;
   j["a"] = rounded(s.values[0]);
-  j["b"] = rounded(s.values[1]);
+  j[letter] = rounded(s.values[other]);
   j["median_a"] = rounded(eval::median(s.values[0]));
-  j["median_b"] = rounded(eval::median(s.values[1]));
+  j["median_" + letter] = rounded(eval::median(s.values[other]));
   j["ratio"] = rounded(r.ratio);
   j["median_ratio"] = rounded(r.median);
-  if (args.n_pair > 1) {
+  if (args.n_round > 1) {
     j["low"] = rounded(r.low);
     j["high"] = rounded(r.high);
   }
   return j;
 }
 
+/// A row for each number and each command but the first.
 Result<void> report(const CompareArgs& args, const std::vector<Series>& series) {
   nlohmann::ordered_json j;
-  j["a"] = args.commands[0];
-  j["b"] = args.commands[1];
-  j["pairs"] = args.n_pair;
+  std::string commands;
+  for (size_t c = 0; c < args.commands.size(); ++c) {
+    j[std::string(1, static_cast<char>('a' + c))] = args.commands[c];
+    commands += fmt::format("{}: {}\n", name_of(c), args.commands[c]);
+  }
+  j["pairs"] = args.n_round;
   j["interval"] = kInterval;
   j["keys"] = nlohmann::json::array();
   Table table({{"value"},
+               {"pair"},
                {"A (median)", true},
-               {"B (median)", true},
-               {"A / B", true},
+               {"other (median)", true},
+               {"ratio", true},
                {"95 % interval", true},
-               {"median of A / B", true}});
+               {"median of ratios", true}});
   for (const Series& s : series) {
-    INFER_ASSIGN(const eval::PairedRatio r, eval::paired_ratio(s.values[0], s.values[1]));
-    j["keys"].push_back(to_json(args, s, r));
-    table.add({s.key, fmt::format("{:.6g}", eval::median(s.values[0])),
-               fmt::format("{:.6g}", eval::median(s.values[1])), fmt::format("{:.3f}", r.ratio),
-               args.n_pair > 1 ? fmt::format("{:.3f} .. {:.3f}", r.low, r.high) : "-",
-               fmt::format("{:.3f}", r.median)});
+    for (size_t other = 1; other < args.commands.size(); ++other) {
+      INFER_ASSIGN(const eval::PairedRatio r, eval::paired_ratio(s.values[0], s.values[other]));
+      j["keys"].push_back(to_json(args, s, other, r));
+      table.add({s.key, fmt::format("A / {}", name_of(other)),
+                 fmt::format("{:.6g}", eval::median(s.values[0])),
+                 fmt::format("{:.6g}", eval::median(s.values[other])),
+                 fmt::format("{:.3f}", r.ratio),
+                 args.n_round > 1 ? fmt::format("{:.3f} .. {:.3f}", r.low, r.high) : "-",
+                 fmt::format("{:.3f}", r.median)});
+    }
   }
   if (args.format.json) return print(j);
-  return print(fmt::format("A: {}\nB: {}\n{} pairs, each in random order; interval: {}\n\n{}",
-                           args.commands[0], args.commands[1], args.n_pair, kInterval,
-                           table.text()));
+  return print(fmt::format("{}{} rounds, each in random order; interval: {}\n\n{}", commands,
+                           args.n_round, kInterval, table.text()));
 }
 
 Result<void> compare(const CompareArgs& args) {
+  const size_t n_command = args.commands.size();
+  const std::vector<std::vector<double>> none(n_command);
   std::vector<Series> series;
-  for (const std::string& key : args.keys) series.push_back({Series::Source::kJson, key, {}});
-  if (args.wall) series.push_back({Series::Source::kWall, kWallName, {}});
-  if (args.rss) series.push_back({Series::Source::kRss, kRssName, {}});
+  for (const std::string& key : args.keys) series.push_back({Series::Source::kJson, key, none});
+  if (args.wall) series.push_back({Series::Source::kWall, kWallName, none});
+  if (args.rss) series.push_back({Series::Source::kRss, kRssName, none});
   if (series.empty())
     return make_error(ErrorCode::kInvalidArgument,
                       "compare: say what: --key KEY of the commands' JSON, --wall or --rss");
   for (int i = 0; i < args.n_warmup; ++i) {
-    for (size_t which : {0, 1})
-      INFER_TRY(run_command(args.commands[which], which == 0 ? 'A' : 'B'));
+    for (size_t c = 0; c < n_command; ++c) INFER_TRY(run_command(args.commands[c], name_of(c)));
   }
   std::mt19937_64 rng(args.seed);
-  for (int i = 0; i < args.n_pair; ++i) {
-    const size_t first = rng() >> 63;
-    for (const size_t which : {first, 1 - first}) INFER_TRY(measure(args, which, &series));
-    std::fprintf(stderr, "pair %d of %d:", i + 1, args.n_pair);
+  std::vector<size_t> order(n_command);
+  std::iota(order.begin(), order.end(), size_t{0});
+  for (int i = 0; i < args.n_round; ++i) {
+    std::shuffle(order.begin(), order.end(), rng);
+    for (const size_t which : order) INFER_TRY(measure(args, which, &series));
+    std::fprintf(stderr, "round %d of %d:", i + 1, args.n_round);
     for (const Series& s : series) {
-      std::fprintf(stderr, " %s %.6g : %.6g", s.key.c_str(), s.values[0].back(),
-                   s.values[1].back());
+      std::fprintf(stderr, " %s", s.key.c_str());
+      for (const auto& values : s.values) {
+        std::fprintf(stderr, "%s%.6g", &values == s.values.data() ? " " : " : ", values.back());
+      }
     }
     std::fprintf(stderr, "\n");
   }
@@ -259,24 +283,26 @@ Result<void> compare(const CompareArgs& args) {
 Command add_compare(CLI::App& app) {
   auto args = std::make_shared<CompareArgs>();
   CLI::App* sub = app.add_subcommand(
-      "compare", "two commands in turn; ratio of a number that both print as JSON, or of times");
-  sub->add_option("CMD-A", args->commands[0], "a shell command")->required();
-  sub->add_option("CMD-B", args->commands[1], "the other one")->required();
+      "compare",
+      "commands in turn; ratios of a number that all print as JSON, or of times, first to others");
+  sub->add_option("CMD", args->commands, "two or more shell commands")
+      ->expected(2, kMaxCommands)
+      ->required();
   sub->add_option(
          "-k,--key", args->keys,
          "where the number is: tg.tok_s, 0.avg_ts; of an array the median (several times); "
-         "A=B where the commands call it differently")
+         "A=B[=C...] where the commands call it differently")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   sub->add_flag("--wall", args->wall, "compare the commands' wall time");
   sub->add_flag("--rss", args->rss, "compare the commands' peak resident memory");
-  sub->add_option("-r,--repetitions", args->n_pair, "pairs")
+  sub->add_option("-r,--repetitions", args->n_round, "rounds: each command once")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
   sub->add_option("--warmup", args->n_warmup, "runs of each before that do not count")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();
-  sub->add_option("-s,--seed", args->seed, "seed of the order within the pairs")
+  sub->add_option("-s,--seed", args->seed, "seed of the order within the rounds")
       ->capture_default_str();
   add_output_flags(*sub, &args->format);
   return {sub, [args] { return compare(*args); }};
