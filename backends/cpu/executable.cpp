@@ -51,9 +51,7 @@ Result<std::unique_ptr<CpuExecutable>> CpuExecutable::create(const graph::Graph&
 }
 
 Result<void> CpuExecutable::allocate(const runtime::CompileOptions& options) {
-  const bool huge = device_.memory().huge_pages;
   INFER_ASSIGN(arena_, Buffer::allocate(plan_.arena_bytes, "activations"));
-  pools_.resize(g_.cache_layers.size());
   rope_used_.assign(g_.ropes.size(), false);
   for (int i = plan_.op_begin; i < plan_.op_end; ++i) {
     const graph::Op& op = g_.ops[static_cast<size_t>(i)];
@@ -71,25 +69,8 @@ Result<void> CpuExecutable::allocate(const runtime::CompileOptions& options) {
         INFER_ASSIGN(moe_out_, Buffer::allocate(n_pair * g_.n_embd * 4, "the outputs of experts"));
       }
     }
-    const auto* attn = std::get_if<graph::AttentionAttrs>(&op.attrs);
-    if (attn == nullptr) continue;
-    const graph::CacheLayer& layer = g_.cache_layers[static_cast<size_t>(attn->cache_layer)];
-    kern::KvPoolView& pool = pools_[static_cast<size_t>(attn->cache_layer)];
-    pool = {nullptr,         nullptr,        kv_type(options.type_k), kv_type(options.type_v),
-            layer.n_kv_head, layer.head_dim, layer.head_dim_v};
-    const int64_t n_block = options.groups[static_cast<size_t>(layer.group)].n_block;
-    const auto k_bytes = checked_mul(n_block, kern::k_block_bytes(pool));
-    const auto v_bytes = checked_mul(n_block, kern::v_block_bytes(pool));
-    if (!k_bytes || !v_bytes)
-      return make_error(ErrorCode::kOutOfMemory, "cpu: a KV pool of {} blocks is too large",
-                        n_block);
-    INFER_ASSIGN(Buffer k, Buffer::allocate(*k_bytes, "the K pool", huge));
-    INFER_ASSIGN(Buffer v, Buffer::allocate(*v_bytes, "the V pool", huge));
-    pool.k = k.data();
-    pool.v = v.data();
-    kv_buffers_.push_back(std::move(k));
-    kv_buffers_.push_back(std::move(v));
   }
+  INFER_TRY(allocate_kv(options));
   rope_tables_.resize(g_.ropes.size());
   const auto n_tok = static_cast<size_t>(plan_.capacity.n_tok);
   for (size_t i = 0; i < g_.ropes.size(); ++i) {
@@ -100,6 +81,43 @@ Result<void> CpuExecutable::allocate(const runtime::CompileOptions& options) {
   want_rows_.reserve(n_tok);
   kernel_stats_.resize(static_cast<size_t>(plan_.capacity.n_logit_rows));
   stats_.resize(kernel_stats_.size());
+  return {};
+}
+
+/// All pools in one buffer: that of one layer is often smaller than a huge page, and attention
+/// reads a pool in pieces of a few KiB, each of which would be a page of its own. (Blocks are
+/// multiples of 64 bytes.)
+Result<void> CpuExecutable::allocate_kv(const runtime::CompileOptions& options) {
+  struct Place {
+    kern::KvPoolView* pool;
+    int64_t k, v;
+  };
+  std::vector<Place> places;
+  int64_t n_bytes = 0;
+  pools_.resize(g_.cache_layers.size());
+  for (int i = plan_.op_begin; i < plan_.op_end; ++i) {
+    const auto* attn = std::get_if<graph::AttentionAttrs>(&g_.ops[static_cast<size_t>(i)].attrs);
+    if (attn == nullptr) continue;
+    const graph::CacheLayer& layer = g_.cache_layers[static_cast<size_t>(attn->cache_layer)];
+    kern::KvPoolView& pool = pools_[static_cast<size_t>(attn->cache_layer)];
+    pool = {nullptr,         nullptr,        kv_type(options.type_k), kv_type(options.type_v),
+            layer.n_kv_head, layer.head_dim, layer.head_dim_v};
+    const int64_t n_block = options.groups[static_cast<size_t>(layer.group)].n_block;
+    const auto k_bytes = checked_mul(n_block, kern::k_block_bytes(pool));
+    const auto v_bytes = checked_mul(n_block, kern::v_block_bytes(pool));
+    const auto v_at = k_bytes ? checked_add(n_bytes, *k_bytes) : std::nullopt;
+    const auto end = v_at && v_bytes ? checked_add(*v_at, *v_bytes) : std::nullopt;
+    if (!end)
+      return make_error(ErrorCode::kOutOfMemory, "cpu: a KV pool of {} blocks is too large",
+                        n_block);
+    places.push_back({&pool, n_bytes, *v_at});
+    n_bytes = *end;
+  }
+  INFER_ASSIGN(kv_, Buffer::allocate(n_bytes, "the KV pools", device_.memory().huge_pages));
+  for (const Place& place : places) {
+    place.pool->k = kv_.data() + place.k;
+    place.pool->v = kv_.data() + place.v;
+  }
   return {};
 }
 
@@ -160,12 +178,12 @@ Result<void> CpuExecutable::allocate_scratch(const runtime::CompileOptions& opti
 void CpuExecutable::settle_memory(const runtime::CompileOptions& options) {
   PageLock lock;
   weights_.report(g_, &lock, &huge_bytes_);
-  for (const std::vector<Buffer>* buffers : {&kv_buffers_, &lora_weights_}) {
-    for (const Buffer& b : *buffers) {
-      lock.add(b.data(), b.n_bytes());
-      if (b.is_huge()) huge_bytes_ += b.n_bytes();
-    }
-  }
+  const auto add = [&](const Buffer& b) {
+    lock.add(b.data(), b.n_bytes());
+    if (b.is_huge()) huge_bytes_ += b.n_bytes();
+  };
+  add(kv_);
+  for (const Buffer& b : lora_weights_) add(b);
   if (!device_.memory().lock) return;
   for (int i = plan_.op_begin; i < plan_.op_end; ++i) {
     const auto* embed = std::get_if<graph::EmbedAttrs>(&g_.ops[static_cast<size_t>(i)].attrs);
@@ -185,7 +203,7 @@ runtime::MemoryReport CpuExecutable::memory() const {
   r.weight_bytes = weights_.own_bytes();
   for (const Buffer& b : lora_weights_) r.weight_bytes += b.n_bytes();
   r.mapped_bytes = weights_.mapped_bytes();
-  for (const Buffer& b : kv_buffers_) r.kv_bytes += b.n_bytes();
+  r.kv_bytes = kv_.n_bytes();
   for (const Buffer* b : {&arena_, &act_, &thread_scratch_, &split_, &lora_x_, &lora_h_})
     r.arena_bytes += b->n_bytes();
   return r;

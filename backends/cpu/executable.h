@@ -104,6 +104,7 @@ class CpuExecutable final : public runtime::Executable {
 
   // Set-up (executable.cpp, linear.cpp).
   Result<void> allocate(const runtime::CompileOptions& options);
+  Result<void> allocate_kv(const runtime::CompileOptions& options);
   void plan_linears();
   void plan_norms();
   Result<void> allocate_scratch(const runtime::CompileOptions& options);
@@ -234,7 +235,7 @@ class CpuExecutable final : public runtime::Executable {
   Buffer arena_, act_, thread_scratch_, split_;
   int64_t act_bytes_ = 0, own_act_bytes_ = 0, split_bytes_ = 0;
   int64_t kernel_scratch_bytes_ = 0, thread_scratch_bytes_ = 0;
-  std::vector<Buffer> kv_buffers_;
+  Buffer kv_;                            ///< the pools of all layers
   std::vector<kern::KvPoolView> pools_;  // [cache_layers]; empty views for layers of other stages
   std::vector<std::vector<float>>
       rope_tables_;  // [ropes][n_tok * rope_dim], cos and sin of each pair

@@ -13,7 +13,7 @@ namespace {
 /// well, merged afterwards.
 struct Attention {
   const kern::CpuKernels* kernels = nullptr;
-  std::vector<Buffer> k, v;  ///< one a copy
+  Buffer k, v;  ///< all copies
   Buffer q, out, partial, scratch;
   kern::AttnArgs base;
   std::vector<int32_t> table, q_slot;
@@ -28,14 +28,11 @@ struct Attention {
 
 Result<void> Attention::allocate(const OpSpec& s, int n_threads, int n_copy) {
   const int64_t n_block = ceil_div(s.n_kv, kern::kBlockTok);
-  for (int i = 0; i < n_copy; ++i) {
-    for (auto* side : {&k, &v}) {
-      const int64_t block =
-          side == &k ? kern::k_block_bytes(base.pool) : kern::v_block_bytes(base.pool);
-      INFER_ASSIGN(Buffer buffer, Buffer::allocate(n_block * block, "K and V"));
-      fill_plain(buffer.data(), buffer.n_bytes());
-      side->push_back(std::move(buffer));
-    }
+  for (auto* side : {&k, &v}) {  // on huge pages, as the pools of a model
+    const int64_t block =
+        side == &k ? kern::k_block_bytes(base.pool) : kern::v_block_bytes(base.pool);
+    INFER_ASSIGN(*side, Buffer::allocate(n_copy * n_block * block, "K and V", true));
+    fill_plain(side->data(), side->n_bytes());
   }
   const int64_t n_unit = n_tile * s.n_kv_head;
   scratch_stride = align_up<int64_t>(
@@ -52,8 +49,9 @@ Result<void> Attention::allocate(const OpSpec& s, int n_threads, int n_copy) {
 kern::AttnArgs Attention::unit_args(int64_t unit, int64_t copy, const OpSpec& s) {
   kern::AttnArgs a = base;
   const int64_t row = unit / s.n_kv_head * tile_rows;
-  a.pool.k = k[static_cast<size_t>(copy)].data();
-  a.pool.v = v[static_cast<size_t>(copy)].data();
+  const int64_t first = copy * ceil_div(s.n_kv, kern::kBlockTok);
+  a.pool.k = k.data() + first * kern::k_block_bytes(base.pool);
+  a.pool.v = v.data() + first * kern::v_block_bytes(base.pool);
   a.kv_head = unit % s.n_kv_head;
   a.n_rows = std::min(tile_rows, s.m - row);
   a.q += row * a.q_stride;
