@@ -2,16 +2,17 @@
 
 // Several activation rows times panels of eight outputs. Order and bounds: linear_fast.h.
 //
-// A stretch of a panel is unpacked once for all rows of a block of rows: levels to bytes, scales to
-// f32 and i16. Then up to eight rows at a time pass over it. The inner step is a broadcast load of
-// four activations, a vpmaddubsw and a vpaddw for 32 products; vpmaddwd widens a row's sum once or
-// twice a block. Levels that stand for q - c need no correction: a sum starts at -c times the sum
-// of the activations that its lane meets. Additions wrap, so only the last value has to fit.
+// A stretch of two panels is unpacked once for all rows of a block of rows: levels to bytes, scales
+// to f32 and i16. Then up to four rows at a time pass over it. The inner step is a broadcast load
+// of four activations for both panels, and a vpmaddubsw and a vpaddw for 32 products of each;
+// vpmaddwd widens a sum once or twice a block. Levels that stand for q - c need no correction: a
+// sum starts at -c times the sum of the activations that its lane meets. Additions wrap, so only
+// the last value has to fit.
 //
 // Signed 8-bit levels leave no room for sums in 16 bits. They and the activations are widened for
 // vpmaddwd and vpaddd, which is fewer instructions than taking their signs apart.
 //
-// Eight sums, the levels and an activation are in registers, the f32 sums in memory.
+// Eight sums, two vectors of levels and an activation are in registers, the f32 sums in memory.
 #include <type_traits>
 
 #include "kernels/cpu/avx2/linear_precise.h"
@@ -22,13 +23,26 @@
 
 namespace infer::kern::avx2 {
 
-inline constexpr int kGroupRows = 8;           ///< most activation rows in the inner loop
-inline constexpr int64_t kStretchBlocks = 20;  ///< most blocks of 32 k unpacked at a time
+inline constexpr int kGroupRows = 4;           ///< most activation rows in the inner loop
+inline constexpr int kGroupPanels = 2;         ///< most panels there
+inline constexpr int64_t kStretchBlocks = 18;  ///< most blocks of 32 k unpacked at a time
 
 /// 32 activations in 16 bits: pair i holds k = 4i, 4i + 2 and pair 8 + i k = 4i + 1, 4i + 3.
 struct WideActBlock {
   int16_t q[32];
   float d;
+};
+
+/// 32 k of a panel, unpacked.
+struct alignas(32) NarrowBlock {
+  uint8_t levels[8][32];  ///< quads
+  float d[8], neg_min[8];
+  int16_t mul[2][16];  ///< twice in each 32-bit lane
+  int16_t mins[16];
+};
+struct alignas(32) WideBlock {
+  int16_t levels[16][16];  ///< pairs as in WideActBlock
+  float d[8];
 };
 
 enum class MinKind : uint8_t { kNone, kOne, kSplit };  ///< one, or one for each half of 32
@@ -49,13 +63,7 @@ struct GemmForm {
   static constexpr MinKind kMin = kMinKind;
   using Act = std::conditional_t<kWide, WideActBlock, ActBlock>;
 
-  /// 32 k of a panel, unpacked.
-  struct alignas(32) Block {
-    uint8_t levels[kWide ? 2 : 1][8][32];  ///< quads; widened: pairs as in WideActBlock
-    float d[8], neg_min[8];
-    int16_t mul[2][16];  ///< twice in each 32-bit lane
-    int16_t mins[16];
-  };
+  using Block = std::conditional_t<kWide, WideBlock, NarrowBlock>;
 };
 
 template <class T>
@@ -64,6 +72,7 @@ constexpr auto gemm_form() {
                            : T::kHasMin ? MinKind::kOne
                                         : MinKind::kNone;
   if constexpr (T::kBits == 8) {
+    static_assert(kMin == MinKind::kNone);
     return GemmForm<true, 0, false, kMin>{};
   } else {
     // Sums of unsigned levels of 5 bits fit over one half only.
@@ -95,7 +104,7 @@ template <class T, class F>
   if constexpr (F::kWide) {
     unrolled<8>([&](auto quad) __attribute__((always_inline)) {
       constexpr int i = decltype(quad)::value;
-      store_wide(T::quad(unit, sub, i), b->levels[0][i], b->levels[1][i]);
+      store_wide(T::quad(unit, sub, i), b->levels[i], b->levels[8 + i]);
     });
   } else {
     store_i(b->mul[0], s.mul_lo);
@@ -104,8 +113,8 @@ template <class T, class F>
       constexpr int i = decltype(vec)::value;
       __m256i lo, hi;
       T::template levels<i>(unit, sub, lo, hi);
-      store_i(b->levels[0][i], lo);
-      store_i(b->levels[0][i + 4], hi);
+      store_i(b->levels[i], lo);
+      store_i(b->levels[i + 4], hi);
     });
   }
 }
@@ -115,84 +124,105 @@ template <class Act>
   return *reinterpret_cast<const Act*>(reinterpret_cast<const std::byte*>(x) + r * stride);
 }
 
-/// t[r] = integer sums of one block. starts [kSums][kGroupRows].
-template <class F, int kRows>
-[[gnu::always_inline]] inline void narrow_sums(const typename F::Block& w, const ActBlock* x,
+/// A block's integer sums of kRows activation rows and kPanels panels, whose blocks lie
+/// kStretchBlocks apart.
+template <int kPanels, int kRows>
+using Sums = __m256i[kPanels][kRows];
+
+/// starts [kSums][kGroupRows].
+template <class F, int kPanels, int kRows>
+[[gnu::always_inline]] inline void narrow_sums(const NarrowBlock* w, const ActBlock* x,
                                                int64_t x_stride, const int32_t* starts,
-                                               __m256i* t) {
+                                               Sums<kPanels, kRows>& t) {
   constexpr int kQuads = 8 / F::kSums;  // that a sum takes
   unrolled<F::kSums>([&](auto part) __attribute__((always_inline)) {
-    constexpr int p = decltype(part)::value;
-    __m256i sum[kRows];
+    constexpr int kPart = decltype(part)::value;
+    Sums<kPanels, kRows> sum;
     unrolled<kQuads>([&](auto step) __attribute__((always_inline)) {
-      constexpr int i = p * kQuads + decltype(step)::value;
+      constexpr int i = kPart * kQuads + decltype(step)::value;
       constexpr bool kFirst = decltype(step)::value == 0;
-      const __m256i levels = load_i(w.levels[0][i]);
+      __m256i levels[kPanels];
+      unrolled<kPanels>([&](auto panel) __attribute__((always_inline)) {
+        levels[panel.value] = load_i(w[panel.value * kStretchBlocks].levels[i]);
+      });
       unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
         constexpr int r = decltype(row)::value;
         const __m256i q = broadcast_u32(act_at(x, x_stride, r).q + 4 * i);
-        const __m256i product = _mm256_maddubs_epi16(levels, q);
-        if constexpr (!kFirst) {
-          sum[r] = _mm256_add_epi16(sum[r], product);
-        } else if constexpr (F::kStarts) {
-          sum[r] = _mm256_add_epi16(broadcast_u32(starts + p * kGroupRows + r), product);
-        } else {
-          sum[r] = product;
-        }
-        settle(sum[r]);
+        __m256i start = _mm256_setzero_si256();
+        if constexpr (kFirst && F::kStarts) start = broadcast_u32(starts + kPart * kGroupRows + r);
+        unrolled<kPanels>([&](auto panel) __attribute__((always_inline)) {
+          constexpr int p = decltype(panel)::value;
+          const __m256i product = _mm256_maddubs_epi16(levels[p], q);
+          if constexpr (!kFirst) {
+            sum[p][r] = _mm256_add_epi16(sum[p][r], product);
+          } else if constexpr (F::kStarts) {
+            sum[p][r] = _mm256_add_epi16(start, product);
+          } else {
+            sum[p][r] = product;
+          }
+          settle(sum[p][r]);
+        });
       });
     });
-    unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
-      constexpr int r = decltype(row)::value;
-      const __m256i wide = _mm256_madd_epi16(sum[r], load_i(w.mul[p]));
-      t[r] = p == 0 ? wide : _mm256_add_epi32(t[r], wide);
+    unrolled<kPanels * kRows>([&](auto at) __attribute__((always_inline)) {
+      constexpr int p = decltype(at)::value / kRows, r = decltype(at)::value % kRows;
+      const __m256i mul = load_i(w[p * kStretchBlocks].mul[kPart]);
+      const __m256i wide = _mm256_madd_epi16(sum[p][r], mul);
+      t[p][r] = kPart == 0 ? wide : _mm256_add_epi32(t[p][r], wide);
     });
   });
 }
 
-template <class F, int kRows>
-[[gnu::always_inline]] inline void wide_sums(const typename F::Block& w, const WideActBlock* x,
-                                             int64_t x_stride, __m256i* t) {
+template <int kPanels, int kRows>
+[[gnu::always_inline]] inline void wide_sums(const WideBlock* w, const WideActBlock* x,
+                                             int64_t x_stride, Sums<kPanels, kRows>& t) {
   unrolled<16>([&](auto step) __attribute__((always_inline)) {
     constexpr int i = decltype(step)::value;
-    const __m256i levels = load_i(w.levels[i / 8][i % 8]);
+    __m256i levels[kPanels];
+    unrolled<kPanels>([&](auto panel) __attribute__((always_inline)) {
+      levels[panel.value] = load_i(w[panel.value * kStretchBlocks].levels[i]);
+    });
     unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
       constexpr int r = decltype(row)::value;
       const __m256i q = broadcast_u32(act_at(x, x_stride, r).q + 2 * i);
-      const __m256i product = _mm256_madd_epi16(levels, q);
-      t[r] = i == 0 ? product : _mm256_add_epi32(t[r], product);
-      settle(t[r]);
+      unrolled<kPanels>([&](auto panel) __attribute__((always_inline)) {
+        constexpr int p = decltype(panel)::value;
+        const __m256i product = _mm256_madd_epi16(levels[p], q);
+        t[p][r] = i == 0 ? product : _mm256_add_epi32(t[p][r], product);
+        settle(t[p][r]);
+      });
     });
   });
 }
 
-/// kRows activation rows over a stretch of a panel. acc [kRows][8].
-template <class F, int kRows>
+/// kRows activation rows over a stretch of kPanels panels. acc [kRows][kPanels][8].
+template <class F, int kPanels, int kRows>
 void group_times_stretch(const typename F::Block* w, int64_t n_block, const typename F::Act* x,
                          int64_t x_stride, const int32_t* starts, float* acc) {
   for (const typename F::Block* end = w + n_block; w != end; ++w, ++x) {
-    __m256i t[kRows];
+    Sums<kPanels, kRows> t;
     if constexpr (F::kWide) {
-      wide_sums<F, kRows>(*w, x, x_stride, t);
+      wide_sums<kPanels, kRows>(w, x, x_stride, t);
     } else {
-      narrow_sums<F, kRows>(*w, x, x_stride, starts, t);
+      narrow_sums<F, kPanels, kRows>(w, x, x_stride, starts, t);
       if constexpr (F::kStarts) starts += F::kSums * kGroupRows;
     }
-    unrolled<kRows>([&](auto row) __attribute__((always_inline)) {
-      constexpr int r = decltype(row)::value;
+    unrolled<kPanels * kRows>([&](auto at) __attribute__((always_inline)) {
+      constexpr int r = decltype(at)::value / kPanels, p = decltype(at)::value % kPanels;
+      const typename F::Block& wp = w[p * kStretchBlocks];
       const typename F::Act& xr = act_at(x, x_stride, r);
       const __m256 d_x = _mm256_broadcast_ss(&xr.d);
-      __m256 sum = _mm256_load_ps(acc + 8 * r);
-      const __m256 scale = _mm256_mul_ps(_mm256_load_ps(w->d), d_x);
-      sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(t[r]), scale, sum);
+      float* to = acc + decltype(at)::value * kPanelRows;
+      const __m256 scale = _mm256_mul_ps(_mm256_load_ps(wp.d), d_x);
+      __m256 sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(t[p][r]), scale, _mm256_load_ps(to));
       if constexpr (F::kMin == MinKind::kSplit) {
-        const __m256i m = _mm256_madd_epi16(load_i(w->mins), broadcast_u32(xr.h));
-        const __m256 factor = _mm256_mul_ps(_mm256_load_ps(w->neg_min), d_x);
+        const __m256i m = _mm256_madd_epi16(load_i(wp.mins), broadcast_u32(xr.h));
+        const __m256 factor = _mm256_mul_ps(_mm256_load_ps(wp.neg_min), d_x);
         sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(m), factor, sum);
       } else if constexpr (F::kMin == MinKind::kOne) {
-        sum = _mm256_fmadd_ps(_mm256_load_ps(w->neg_min), _mm256_broadcast_ss(&xr.s), sum);
+        sum = _mm256_fmadd_ps(_mm256_load_ps(wp.neg_min), _mm256_broadcast_ss(&xr.s), sum);
       }
-      _mm256_store_ps(acc + 8 * r, sum);
+      _mm256_store_ps(to, sum);
     });
   }
 }
@@ -219,16 +249,10 @@ template <class F>
 template <class F>
 using GroupFn = void (*)(const typename F::Block*, int64_t, const typename F::Act*, int64_t,
                          const int32_t*, float*);
-template <class F>
-inline constexpr GroupFn<F> kGroupFns[kGroupRows + 1] = {nullptr,
-                                                         group_times_stretch<F, 1>,
-                                                         group_times_stretch<F, 2>,
-                                                         group_times_stretch<F, 3>,
-                                                         group_times_stretch<F, 4>,
-                                                         group_times_stretch<F, 5>,
-                                                         group_times_stretch<F, 6>,
-                                                         group_times_stretch<F, 7>,
-                                                         group_times_stretch<F, 8>};
+template <class F, int kPanels>
+inline constexpr GroupFn<F> kGroupFns[kGroupRows + 1] = {
+    nullptr, group_times_stretch<F, kPanels, 1>, group_times_stretch<F, kPanels, 2>,
+    group_times_stretch<F, kPanels, 3>, group_times_stretch<F, kPanels, 4>};
 
 /// Rows times panels of type T. Rows are cut into blocks that stay in the second-level cache while
 /// all panels pass by, and those into groups, evenly, so that no row costs more than another.
@@ -245,7 +269,11 @@ class Gemm {
     const int64_t n_part = (a.m + most - 1) / most;
     for (int64_t i = 0; i < n_part; ++i) {
       const Gemm rows(a, i * a.m / n_part, (i + 1) * a.m / n_part);
-      for (int64_t j = a.n_begin; j < a.n_end; j += kPanelRows) rows.times_panel(j);
+      int64_t j = a.n_begin;
+      for (; j + kPanelRows < a.n_end; j += kGroupPanels * kPanelRows) {
+        rows.template times_panels<kGroupPanels>(j);
+      }
+      if (j < a.n_end) rows.template times_panels<1>(j);
     }
   }
 
@@ -254,8 +282,8 @@ class Gemm {
   using Block = typename Form::Block;
   using Act = typename Form::Act;
   static constexpr int64_t kMaxRows = 64;
-  static constexpr int64_t kBlocksBytes = kStretchBlocks * sizeof(Block);
-  static constexpr int64_t kAccBytes = kMaxRows * kPanelRows * sizeof(float);
+  static constexpr int64_t kBlocksBytes = kGroupPanels * kStretchBlocks * sizeof(Block);
+  static constexpr int64_t kAccBytes = kMaxRows * kGroupPanels * kPanelRows * sizeof(float);
   static constexpr int64_t kStartsOfBlock = Form::kStarts ? Form::kSums * kGroupRows : 0;
   /// Of a row and 32 k, besides what the caller prepared.
   static constexpr int64_t kActBytes =
@@ -308,32 +336,47 @@ class Gemm {
     }
   }
 
-  void times_panel(int64_t j) const {
-    const uint8_t* panel =
-        reinterpret_cast<const uint8_t*>(a_.w) + j / kPanelRows * panel::bytes_of_panel<T>(a_.k);
-    __builtin_memset(acc_, 0, static_cast<size_t>(m_ * kPanelRows) * sizeof(float));
+  /// Outputs [j, j + kPanels * kPanelRows), as far as there are.
+  template <int kPanels>
+  void times_panels(int64_t j) const {
+    constexpr int64_t kOutputs = kPanels * kPanelRows;
+    const int64_t panel_bytes = panel::bytes_of_panel<T>(a_.k);
+    const uint8_t* first = reinterpret_cast<const uint8_t*>(a_.w) + j / kPanelRows * panel_bytes;
+    __builtin_memset(acc_, 0, static_cast<size_t>(m_ * kOutputs) * sizeof(float));
     for (int64_t s = 0; s < n_stretch_; ++s) {
       const int64_t begin = s * n_unit_ / n_stretch_ * T::kSubs;
-      const int64_t n = (s + 1) * n_unit_ / n_stretch_ * T::kSubs - begin;
-      const uint8_t* unit = panel + begin / T::kSubs * T::kUnitBytes;
-      for (int64_t i = 0; i < n; ++i) {
-        unpack_block<T, Form>(unit + i / T::kSubs * T::kUnitBytes, static_cast<int>(i % T::kSubs),
-                              blocks_ + i);
+      const int64_t end = (s + 1) * n_unit_ / n_stretch_ * T::kSubs;
+      const uint8_t* units = first + begin / T::kSubs * T::kUnitBytes;
+      for (int p = 0; p < kPanels; ++p) {
+        unpack(units + p * panel_bytes, end - begin, blocks_ + p * kStretchBlocks);
       }
-      const uint8_t* next = unit + n / T::kSubs * T::kUnitBytes;
+      const uint8_t* next = s + 1 < n_stretch_ ? first + end / T::kSubs * T::kUnitBytes
+                                               : first + kPanels * panel_bytes;
       for (int64_t g = 0; g < n_group_; ++g) {
         // Each group fetches its share of the next stretch: unpacking has no work to hide waits.
-        for (int64_t i = 0; i < lines_of_group_; ++i, next += 64) _mm_prefetch(next, _MM_HINT_T0);
+        for (int64_t i = 0; i < lines_of_group_; ++i, next += 64) {
+          for (int p = 0; p < kPanels; ++p) _mm_prefetch(next + p * panel_bytes, _MM_HINT_T0);
+        }
         const int64_t r = group_begin_[g];
-        kGroupFns<Form>[group_begin_[g + 1] - r](
-            blocks_, n, &act_at(x_, x_stride_, r) + begin, x_stride_,
-            starts_ + (g * n_block_ + begin) * kStartsOfBlock, acc_ + r * kPanelRows);
+        kGroupFns<Form, kPanels>[group_begin_[g + 1] - r](
+            blocks_, end - begin, &act_at(x_, x_stride_, r) + begin, x_stride_,
+            starts_ + (g * n_block_ + begin) * kStartsOfBlock, acc_ + r * kOutputs);
       }
     }
     float* out = a_.out + row_begin_ * a_.out_stride + (j - a_.n_begin);
-    const int64_t n_valid = min_of(kPanelRows, a_.n_end - j);
     for (int64_t r = 0; r < m_; ++r) {
-      store_lanes(out + r * a_.out_stride, _mm256_load_ps(acc_ + r * kPanelRows), n_valid);
+      for (int p = 0; p < kPanels; ++p) {
+        store_lanes(out + r * a_.out_stride + p * kPanelRows,
+                    _mm256_load_ps(acc_ + r * kOutputs + p * kPanelRows),
+                    a_.n_end - j - p * kPanelRows);
+      }
+    }
+  }
+
+  static void unpack(const uint8_t* unit, int64_t n_block, Block* to) {
+    for (int64_t i = 0; i < n_block; ++i) {
+      unpack_block<T, Form>(unit + i / T::kSubs * T::kUnitBytes, static_cast<int>(i % T::kSubs),
+                            to + i);
     }
   }
 
@@ -343,7 +386,7 @@ class Gemm {
   int64_t n_group_, group_begin_[kMaxRows / kGroupRows + 1];
   int64_t lines_of_group_;
   Block* blocks_;
-  float* acc_;  ///< [row][8]
+  float* acc_;  ///< [row][panel][8]
   const Act* x_;
   int64_t x_stride_;
   int32_t* starts_ = nullptr;  ///< [group][block][kSums][kGroupRows]
