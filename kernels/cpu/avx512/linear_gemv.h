@@ -1,14 +1,46 @@
 #pragma once
 
 // One activation row times panels of sixteen outputs: the twin of avx2/linear_gemv.h, which says
-// why two panels advance together and are fetched ahead. Blocks take the steps of linear_fast.h,
-// hence the same bits as in any batch. vpdpbusd broadcasts four activations from memory itself.
-#include "kernels/cpu/avx512/linear_fast.h"
+// why two panels advance together and are fetched ahead. Order: linear_fast.h. vpdpbusd broadcasts
+// four activations from memory itself.
+#include "kernels/cpu/avx512/linear_block.h"
+#include "kernels/cpu/panel.h"
+#include "kernels/cpu/table.h"
 
 namespace infer::kern::avx512 {
 
 inline constexpr int kGemvPanels = 2;
 inline constexpr int64_t kGemvAhead = 2048;  ///< bytes that each stream is ahead
+
+/// acc += one block: sums, scales, minima.
+template <class T>
+[[gnu::always_inline]] inline void gemv_block(const __m512i* levels, const BlockScales& s,
+                                              const ActBlock& x, __m512& acc) {
+  constexpr bool kSplit = T::kScale == ScaleKind::kSplit;
+  __m512i lo = _mm512_setzero_si512(), hi = lo, offset = lo;
+  if constexpr (T::kOffset != 0) {
+    (kSplit ? offset : lo) = _mm512_dpwssd_epi32(lo, s.offset, broadcast_u32(x.h));
+  }
+  unrolled<8>([&](auto quad) __attribute__((always_inline)) {
+    constexpr int i = quad.value;
+    __m512i& sum = kSplit && i >= 4 ? hi : lo;
+    sum = _mm512_dpbusd_epi32(sum, levels[i], broadcast_u32(x.q + 4 * i));
+  });
+  if constexpr (kSplit) {
+    lo = _mm512_add_epi32(_mm512_mullo_epi32(lo, s.mul_lo), _mm512_mullo_epi32(hi, s.mul_hi));
+    if constexpr (T::kOffset != 0) lo = _mm512_add_epi32(lo, offset);
+  }
+  __m512 t = f32_from_i32(lo);
+  if constexpr (T::kScale == ScaleKind::kOne) t = _mm512_mul_ps(t, s.mul);
+  const __m512 d_x = broadcast_f32(&x.d);
+  acc = _mm512_fmadd_ps(t, _mm512_mul_ps(s.d, d_x), acc);
+  if constexpr (T::kMin == MinKind::kSplit) {
+    const __m512i m = _mm512_dpwssd_epi32(_mm512_setzero_si512(), s.mins, broadcast_u32(x.h));
+    acc = _mm512_fmadd_ps(f32_from_i32(m), _mm512_mul_ps(s.neg_min, d_x), acc);
+  } else if constexpr (T::kMin == MinKind::kOne) {
+    acc = _mm512_fmadd_ps(s.neg_min, broadcast_f32(&x.s), acc);
+  }
+}
 
 /// Panels j.. of the matrix; the last one has outputs below n_end, maybe not all sixteen.
 template <class T, int kPanels>
@@ -35,7 +67,7 @@ void gemv_panels(const LinearArgs& a, int64_t j) {
         const uint8_t* at = unit + p * stride;
         __m512i levels[8];
         T::levels(T::sub_block(at, sub), levels);
-        block_step<T, 1>(levels, T::scales(at, sub), x, 0, nullptr, acc + p);
+        gemv_block<T>(levels, T::scales(at, sub), *reinterpret_cast<const ActBlock*>(x), acc[p]);
       });
     }
   }
@@ -46,6 +78,7 @@ void gemv_panels(const LinearArgs& a, int64_t j) {
   });
 }
 
+/// LinearKernel::run of one activation row.
 template <class T>
 void gemv(const LinearArgs& a) {
   int64_t j = a.n_begin;

@@ -2,7 +2,6 @@
 // linear_fast.h. A scale of all 32 elements is multiplied in f32, where the product of two integers
 // below 2^24 in magnitude is exact; scales of 16 in i32.
 #include "kernels/cpu/avx512/linear_fast.h"
-#include "kernels/cpu/avx512/linear_gemv.h"
 #include "kernels/cpu/avx512/linear_install.h"
 #include "kernels/cpu/avx512/linear_iq4.h"
 #include "kernels/cpu/avx512/linear_levels.h"

@@ -1,7 +1,6 @@
 // Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL: one float scale (and minimum) per 32 elements. Orders:
 // linear_fast.h.
 #include "kernels/cpu/avx512/linear_fast.h"
-#include "kernels/cpu/avx512/linear_gemv.h"
 #include "kernels/cpu/avx512/linear_install.h"
 #include "kernels/cpu/avx512/linear_iq4.h"
 #include "kernels/cpu/avx512/linear_levels.h"

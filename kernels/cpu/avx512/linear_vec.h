@@ -33,6 +33,8 @@ namespace infer::kern::avx512 {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1 << count) - 1), v);
   }
 }
+/// Makes the compiler finish v here (avx2/linear_vec.h).
+[[gnu::always_inline]] inline void settle(__m512i& v) { __asm__("" : "+v"(v)); }
 #endif
 
 [[gnu::always_inline]] inline __m512i load_u8x64(const void* p) { return _mm512_loadu_si512(p); }

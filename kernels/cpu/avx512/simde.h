@@ -45,5 +45,7 @@ template <class Vector, class Half>
   __builtin_memcpy(p, &v, static_cast<size_t>(count < 16 ? count : 16) * sizeof(float));
 }
 
+[[gnu::always_inline]] inline void settle(__m512i& /*v*/) {}
+
 }  // namespace infer::kern::avx512
 #endif
