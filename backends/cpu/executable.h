@@ -19,7 +19,7 @@ namespace infer::cpu {
 
 /// Rows of activations that one linear task takes, so that they stay in the cache while its weights
 /// pass.
-inline constexpr int64_t kRowTile = 64;
+inline constexpr int64_t kRowTile = 256;
 
 /// Rows of a query tile at most where spans are shared out as well, which takes a partial result a
 /// span.

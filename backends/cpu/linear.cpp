@@ -9,9 +9,10 @@
 namespace infer::cpu {
 namespace {
 
-constexpr int64_t kTasksPerThread = 16;  // the last one of an op is what the others wait for
-constexpr int64_t kMinChunkWork = 8192;  // multiply-adds a task should have
-constexpr int64_t kPromptOutputs = 128;  // of a task where row tiles alone keep threads busy
+constexpr int64_t kTasksPerThread = 16;       // the last one of an op is what the others wait for
+constexpr int64_t kMinChunkWork = 8192;       // multiply-adds a task should have
+constexpr int64_t kPromptTasksPerThread = 4;  // more of them where a task's rows are many
+constexpr int64_t kPromptOutputs = 128;       // of a task where row tiles alone keep threads busy
 
 int64_t chunk_of(const PackedMatrix& w, int n_threads) {
   const int64_t even = ceil_div<int64_t>(w.n, n_threads * kTasksPerThread);
@@ -27,7 +28,7 @@ int64_t chunk_of(const PackedMatrix& w, int n_threads) {
 int64_t chunks_of_task(const LinearPlan& lp, int64_t n_tile, int n_threads) {
   int64_t chunk = 0;
   for (const LinearPlan::Item& item : lp.items) chunk = std::max(chunk, item.chunk);
-  const int64_t spare = lp.n_task * n_tile / (n_threads * kTasksPerThread);
+  const int64_t spare = lp.n_task * n_tile / (n_threads * kPromptTasksPerThread);
   return std::clamp<int64_t>(spare, 1, std::max<int64_t>(kPromptOutputs / chunk, 1));
 }
 

@@ -117,11 +117,12 @@ TEST_P(Avx512Float, MatchesF64AndBitsDependOnNoOtherRow) {
   const kern::LinearKernel& kernel =
       table->linear[static_cast<int>(ActMode::kFast)][static_cast<int>(type)];
   std::mt19937_64 rng(seed_of_test());
-  const int64_t n = 13;
+  const int64_t n = 45;
   for (const int64_t k : {1, 15, 16, 577, 1043}) {
     const auto file = make_weights(rng, type, n, k, Levels::kRandom, Scales::kNormal);
-    const LinearRunner runner(kernel, file, n, k);
-    for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 64}) {
+    LinearRunner runner(kernel, file, n, k);
+    runner.set_l2_bytes(int64_t{4} << 20);
+    for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 64, 131}) {
       const std::vector<float> x = make_inputs(rng, m, k, Inputs::kNormal);
       const std::vector<float> got = runner.run(x, m);
       const Reference ref = reference_f64(type, file, n, k, runner.seen(x, m), m,

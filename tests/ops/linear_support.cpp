@@ -241,7 +241,7 @@ std::vector<float> LinearRunner::run(std::span<const float> x, int64_t m, int64_
   kern::LinearArgs a;
   a.w = weights_.get(), a.act = act.get(), a.act_stride = act_stride(), a.scratch = scratch.get();
   a.m = m, a.n = n_, a.k = k_, a.n_begin = n_begin, a.n_end = n_end;
-  a.out = padded.data() + kMargin, a.out_stride = stride;
+  a.out = padded.data() + kMargin, a.out_stride = stride, a.l2_bytes = l2_bytes_;
   kernel_.run(a);
   std::vector<float> out(static_cast<size_t>(m * width));
   for (int64_t r = 0; r < m; ++r) {

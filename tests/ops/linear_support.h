@@ -66,10 +66,13 @@ class LinearRunner {
   /// blocks.
   std::vector<double> seen(std::span<const float> x, int64_t m) const;
   bool quantised_act() const;
+  /// LinearArgs::l2_bytes of the runs that follow.
+  void set_l2_bytes(int64_t bytes) { l2_bytes_ = bytes; }
 
  private:
   kern::LinearKernel kernel_;
   int64_t n_, k_;
+  int64_t l2_bytes_ = kern::LinearArgs{}.l2_bytes;
   AlignedBytes weights_;
   int64_t act_stride() const;
   AlignedBytes prepare(std::span<const float> x, int64_t m) const;

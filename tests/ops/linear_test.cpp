@@ -176,6 +176,17 @@ TEST_P(Linear, BitsDependOnNoBlockOfManyRows) {
   }
 }
 
+TEST_P(Linear, BitsDependOnNoSizeOfTheCache) {  // where many rows stay in it, floats go by columns
+  const int64_t k = sizes_k().back(), m = 203;
+  for (const int64_t n : {5, 45}) {
+    LinearRunner runner(kernel_, weights(n, k), n, k);
+    const std::vector<float> x = make_inputs(rng_, m, k, Inputs::kNormal);
+    const std::vector<float> small = runner.run(x, m);
+    runner.set_l2_bytes(int64_t{4} << 20);
+    ASSERT_NO_FATAL_FAILURE(expect_same_bits(small, n, runner.run(x, m), m, 0, n)) << "n " << n;
+  }
+}
+
 TEST_P(Linear, WeightsThatAreNotFiniteReachTheirOutputAndNoOther) {
   if (!is_float()) GTEST_SKIP() << "blocks have scales: decode_test.cpp";
   const int64_t n = 13, k = 600, bad = 7;

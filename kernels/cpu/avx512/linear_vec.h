@@ -25,6 +25,16 @@ namespace infer::kern::avx512 {
   return _mm512_cvtepu16_epi32(v);
 }
 [[gnu::always_inline]] inline __m512 f32_from_i32(__m512i v) { return _mm512_cvtepi32_ps(v); }
+/// Two quarters of a, then two of b, each by two bits of kControl.
+template <int kControl>
+[[gnu::always_inline]] inline __m512 shuffle_quarters(__m512 a, __m512 b) {
+  return _mm512_shuffle_f32x4(a, b, kControl);
+}
+/// The first `count` (1..) lanes, zeros behind them.
+[[gnu::always_inline]] inline __m512 load_lanes(const float* p, int64_t count) {
+  if (count >= 16) return _mm512_loadu_ps(p);
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1 << count) - 1), p);
+}
 /// Stores the first `count` (1..16) lanes.
 [[gnu::always_inline]] inline void store_lanes(float* p, __m512 v, int64_t count) {
   if (count >= 16) {

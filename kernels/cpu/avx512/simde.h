@@ -41,6 +41,21 @@ template <class Vector, class Half>
   __builtin_memcpy(halves, &v, sizeof(v));
   return from_halves<__m512>(_mm256_cvtepi32_ps(halves[0]), _mm256_cvtepi32_ps(halves[1]));
 }
+template <int kControl>
+[[gnu::always_inline]] inline __m512 shuffle_quarters(__m512 a, __m512 b) {
+  __m128 from[2][4], to[4];
+  __builtin_memcpy(from[0], &a, sizeof(a));
+  __builtin_memcpy(from[1], &b, sizeof(b));
+  for (int i = 0; i < 4; ++i) to[i] = from[i / 2][kControl >> 2 * i & 3];
+  __m512 v;
+  __builtin_memcpy(&v, to, sizeof(v));
+  return v;
+}
+[[gnu::always_inline]] inline __m512 load_lanes(const float* p, int64_t count) {
+  float v[16] = {};
+  __builtin_memcpy(v, p, static_cast<size_t>(count < 16 ? count : 16) * sizeof(float));
+  return _mm512_loadu_ps(v);
+}
 [[gnu::always_inline]] inline void store_lanes(float* p, __m512 v, int64_t count) {
   __builtin_memcpy(p, &v, static_cast<size_t>(count < 16 ? count : 16) * sizeof(float));
 }
