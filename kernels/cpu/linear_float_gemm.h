@@ -70,6 +70,10 @@ struct PanelTile {
 template <class V, int kRows, int kVecs>
 using TileSums = float[kRows * kVecs][V::kLanes];
 
+/// Makes the compiler keep p as it is: GCC would make one base and offsets of several, and spill
+/// those.
+[[gnu::always_inline]] inline void settle(const float*& p) { __asm__("" : "+r"(p)); }
+
 /// One chain of every output of a tile. w: its part of the panel; x: from its lane on.
 template <class V, int kRows, int kVecs>
 [[gnu::always_inline]] inline void chain(const float* w, const float* x, int64_t x_stride,
@@ -101,9 +105,9 @@ template <class V, int kRows, int kVecs>
   };
   const auto advance = [&](int n) __attribute__((always_inline)) {
     w += n * kVecs * kLanes, next += n * kLanes;
-    unrolled<kBases>([&](auto b) __attribute__((always_inline)) { base[b.value] += n * kLanes; });
     unrolled<kBases>([&](auto b) __attribute__((always_inline)) {
-      __asm__("" : "+r"(base[b.value]));
+      base[b.value] += n * kLanes;
+      settle(base[b.value]);
     });
   };
   for (; n_step >= 4; n_step -= 4, advance(4)) unrolled<4>(step);  // few turns can be predicted
