@@ -22,6 +22,13 @@ template <int kCount, class Fn>
 [[gnu::always_inline]] constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 [[gnu::always_inline]] constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
+/// fn(begin, end) of even parts of [0, n), as few as there can be with at most `most` each.
+template <class Fn>
+[[gnu::always_inline]] inline void in_even_parts(int64_t n, int64_t most, const Fn& fn) {
+  const int64_t n_part = (n + most - 1) / most;
+  for (int64_t i = 0; i < n_part; ++i) fn(i * n / n_part, (i + 1) * n / n_part);
+}
+
 [[gnu::always_inline]] inline uint32_t load_u32(const void* p) {
   uint32_t v;
   __builtin_memcpy(&v, p, sizeof(v));

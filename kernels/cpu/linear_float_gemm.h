@@ -200,9 +200,8 @@ void run_float(const LinearArgs& a) {
   const int64_t stretch = stretch_of(a.k), stretch_bytes = stretch * 4;
   const int64_t block_bytes = a.l2_bytes / 3;  // the rest is for weights and outputs
   const int64_t most = min_of(kMaxBlockRows, max_of(kUnit, block_bytes / stretch_bytes));
-  const int64_t n_block = (a.m + most - 1) / most;
-  for (int64_t i = 0; i < n_block; ++i) {
-    const int64_t r = i * a.m / n_block, m = (i + 1) * a.m / n_block - r;
+  in_even_parts(a.m, most, [&](int64_t r, int64_t r_end) {
+    const int64_t m = r_end - r;
     const int64_t group = max_of(1, block_bytes / (m * stretch_bytes)) * stretch;
     for (int64_t k0 = 0; k0 < a.k; k0 += group) {
       const int64_t k_end = min_of(k0 + group, a.k);
@@ -212,7 +211,7 @@ void run_float(const LinearArgs& a) {
         times_panels<V, W>(a, r, m, k0, k_end);
       }
     }
-  }
+  });
 }
 
 }  // namespace infer::kern

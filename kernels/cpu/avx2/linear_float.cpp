@@ -81,7 +81,7 @@ template <class W>
 void install(CpuKernels& table, DType type) {
   for (int mode = 0; mode < kActModes; ++mode) {
     LinearKernel& t = table.linear[mode][static_cast<int>(type)];
-    t.n_align = 8;
+    t.n_align = 8;  // a vector of outputs, so that tasks end where transposed panels may
     t.file_layout = true;
     t.packed_bytes = packed_bytes<W>;
     t.pack = nullptr;

@@ -266,15 +266,14 @@ class Gemm {
   static void run(const LinearArgs& a) {
     const int64_t row_bytes = a.k / 32 * static_cast<int64_t>(sizeof(Act));
     const int64_t most = max_of(min_of(a.l2_bytes / 2 / row_bytes, kMaxRows), kGroupRows);
-    const int64_t n_part = (a.m + most - 1) / most;
-    for (int64_t i = 0; i < n_part; ++i) {
-      const Gemm rows(a, i * a.m / n_part, (i + 1) * a.m / n_part);
+    in_even_parts(a.m, most, [&](int64_t begin, int64_t end) {
+      const Gemm rows(a, begin, end);
       int64_t j = a.n_begin;
       for (; j + kPanelRows < a.n_end; j += kGroupPanels * kPanelRows) {
         rows.template times_panels<kGroupPanels>(j);
       }
       if (j < a.n_end) rows.template times_panels<1>(j);
-    }
+    });
   }
 
  private:
